@@ -1,0 +1,372 @@
+//! What the control plane asks of a shard, and what a shard tells it.
+//!
+//! Commands arrive validated and negotiated: a shard refuses what its own state forbids (an unknown
+//! id, a full table) and never parses JSON. Every command that carries a [`Token`] is answered by
+//! exactly one [`Event::Reply`] with the same token; the others are not answered.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Ssrc, Token, TransportId};
+use crate::packet::extension::{ExtensionMap, ExtensionSet};
+use crate::shard::stats::{Stats, WorkerStats};
+
+#[derive(Clone, Debug)]
+pub enum Command {
+    OpenRoom {
+        room: RoomId,
+        settings: RoomSettings,
+    },
+    /// Closes everything in the room.
+    CloseRoom {
+        room: RoomId,
+    },
+    /// Closes every transport of the peer, with its producers and consumers.
+    ClosePeer {
+        room: RoomId,
+        peer: PeerId,
+    },
+
+    CreateTransport {
+        token: Token,
+        room: RoomId,
+        peer: PeerId,
+        transport: TransportId,
+        direction: Direction,
+    },
+    /// The peer's DTLS role and certificate fingerprints; once per transport.
+    ConnectTransport {
+        token: Token,
+        transport: TransportId,
+        role: DtlsRole,
+        fingerprints: Vec<Fingerprint>,
+    },
+    /// Gives the transport a new ICE ufrag and password; media goes on over the old tuple meanwhile.
+    RestartIce {
+        token: Token,
+        transport: TransportId,
+    },
+    CloseTransport {
+        transport: TransportId,
+    },
+
+    Produce {
+        token: Token,
+        transport: TransportId,
+        producer: Box<ProducerSpec>,
+    },
+    PauseProducer {
+        token: Token,
+        producer: ProducerId,
+    },
+    ResumeProducer {
+        token: Token,
+        producer: ProducerId,
+    },
+    CloseProducer {
+        producer: ProducerId,
+    },
+
+    Consume {
+        token: Token,
+        transport: TransportId,
+        consumer: Box<ConsumerSpec>,
+    },
+    PauseConsumer {
+        token: Token,
+        consumer: ConsumerId,
+    },
+    /// Media flows from here on; a video consumer asks its producer for a key frame.
+    ResumeConsumer {
+        token: Token,
+        consumer: ConsumerId,
+    },
+    SetPreferredLayers {
+        token: Token,
+        consumer: ConsumerId,
+        spatial: u8,
+        temporal: Option<u8>,
+    },
+    /// 1 (least) to 255 (most).
+    SetConsumerPriority {
+        token: Token,
+        consumer: ConsumerId,
+        priority: u8,
+    },
+    RequestKeyFrame {
+        token: Token,
+        consumer: ConsumerId,
+    },
+    CloseConsumer {
+        consumer: ConsumerId,
+    },
+
+    TransportStats {
+        token: Token,
+        transport: TransportId,
+    },
+    ProducerStats {
+        token: Token,
+        producer: ProducerId,
+    },
+    ConsumerStats {
+        token: Token,
+        consumer: ConsumerId,
+    },
+    RoomStats {
+        token: Token,
+        room: RoomId,
+    },
+    WorkerStats {
+        token: Token,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    Reply {
+        token: Token,
+        result: Result<Reply, Refusal>,
+    },
+    TransportState {
+        transport: TransportId,
+        ice: IceState,
+        dtls: DtlsState,
+    },
+    /// The peer went away by itself: DTLS close_notify, or no consent for 30 s.
+    TransportClosed {
+        transport: TransportId,
+    },
+    ConsumerLayers {
+        consumer: ConsumerId,
+        layers: Option<Layers>,
+        reason: Reason,
+    },
+    /// 0 (nothing arrives) to 10 (no loss).
+    ProducerScore {
+        producer: ProducerId,
+        score: u8,
+    },
+    ConsumerScore {
+        consumer: ConsumerId,
+        score: u8,
+        producer_score: u8,
+    },
+    ActiveSpeaker {
+        room: RoomId,
+        peer: PeerId,
+    },
+    /// Peers that speak, with their level in -dBov (0 loudest, 127 silence), loudest first.
+    AudioLevels {
+        room: RoomId,
+        levels: Vec<(PeerId, u8)>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Done,
+    TransportCreated { ufrag: String, password: String, local: u8 },
+    IceRestarted { ufrag: String, password: String },
+    Stats(Vec<Stats>),
+    WorkerStats(Box<WorkerStats>),
+}
+
+/// Why a shard said no. The control plane turns it into a code of the closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no such room, transport, producer or consumer")]
+    NotFound,
+    #[error("the transport is connected already")]
+    AlreadyConnected,
+    #[error("a table of this worker is full")]
+    TooMany,
+    #[error("an SSRC, mid or id of the request is taken on this transport")]
+    Conflict,
+    #[error("the transport is of the other direction")]
+    WrongDirection,
+    #[error("no fingerprint of a supported hash (sha-256, sha-384, sha-512)")]
+    NoFingerprint,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RoomSettings {
+    /// Loudest speakers whose audio is forwarded; 0 forwards everybody's.
+    pub audio_top_n: u8,
+    /// Cap on each peer's uplink, told to it by REMB; `None` is no cap.
+    pub uplink_bitrate_bps: Option<u32>,
+}
+
+/// Seen from the client, as in the request: a `Send` transport carries producers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Send,
+    Recv,
+}
+
+/// The role that the *peer* takes in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtlsRole {
+    Auto,
+    Client,
+    Server,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    pub hash: FingerprintHash,
+    /// 32, 48 or 64 bytes, as the hash says.
+    pub value: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FingerprintHash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IceState {
+    New,
+    Connected,
+    Completed,
+    Disconnected,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DtlsState {
+    New,
+    Connecting,
+    Connected,
+    Failed,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Audio,
+    Video,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    Opus,
+    Vp8,
+    Vp9,
+    H264,
+    Av1,
+}
+
+/// What a source sends; decides how often a key frame may be asked for, and who gets bandwidth first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceClass {
+    Microphone,
+    Camera,
+    ScreenShare,
+}
+
+/// Which feedback the two ends agreed on (the `rtcpFeedback` of the codec).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Feedback {
+    pub nack: bool,
+    pub pli: bool,
+    pub fir: bool,
+    pub transport_cc: bool,
+    pub remb: bool,
+}
+
+/// A producer as negotiated: payload types and extension ids are the *browser's own*.
+#[derive(Clone, Debug)]
+pub struct ProducerSpec {
+    pub id: ProducerId,
+    pub kind: Kind,
+    pub codec: Codec,
+    pub class: SourceClass,
+    pub mid: Option<String>,
+    pub payload_type: u8,
+    pub rtx_payload_type: Option<u8>,
+    pub clock_rate: u32,
+    /// Lowest quality first, as in the request; 1 to 3.
+    pub encodings: Vec<EncodingSpec>,
+    pub extensions: ExtensionMap,
+    pub feedback: Feedback,
+    pub cname: String,
+    pub paused: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EncodingSpec {
+    pub ssrc: Option<Ssrc>,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub rid: Option<String>,
+    pub max_bitrate_bps: Option<u32>,
+    /// 1 to 4, from `scalabilityMode`.
+    pub spatial_layers: u8,
+    /// 1 to 4, from `scalabilityMode`.
+    pub temporal_layers: u8,
+    /// The source may fall silent without being gone (screen share).
+    pub dtx: bool,
+}
+
+/// A consumer as negotiated: payload types and extension ids are the *router's*.
+#[derive(Clone, Debug)]
+pub struct ConsumerSpec {
+    pub id: ConsumerId,
+    pub producer: ProducerId,
+    pub payload_type: u8,
+    pub rtx_payload_type: Option<u8>,
+    pub ssrc: Ssrc,
+    pub rtx_ssrc: Option<Ssrc>,
+    /// Unique on the transport, at most 8 bytes; written into every packet.
+    pub mid: String,
+    pub extensions: ExtensionSet,
+    pub feedback: Feedback,
+    pub cname: String,
+    pub paused: bool,
+    /// 1 (least) to 255 (most).
+    pub priority: u8,
+    /// What the client wants at most; `None` wants the best.
+    pub preferred: Option<Layers>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layers {
+    #[serde(rename = "spatialLayer")]
+    pub spatial: u8,
+    #[serde(rename = "temporalLayer")]
+    pub temporal: u8,
+}
+
+/// Why a consumer gets what it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The best that the producer offers.
+    Full,
+    /// The client asked for less.
+    Preferred,
+    /// The estimate of the receiver's downlink allows no more.
+    Bandwidth,
+    /// The producer's own uplink or CPU holds the better layer back.
+    ProducerUplink,
+    /// Waiting for a key frame.
+    NoKeyFrame,
+    /// The consumer or its producer is paused.
+    Paused,
+    /// The wanted layer does not arrive.
+    LayerInactive,
+}
+
+/// A 5-tuple as statistics show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    pub remote: SocketAddr,
+    pub local: u8,
+    pub rtt: Option<Duration>,
+}

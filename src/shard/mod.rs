@@ -1,0 +1,4 @@
+//! One core's world as a pure value.
+pub mod command;
+pub mod outbox;
+pub mod stats;

@@ -1,0 +1,143 @@
+//! The shapes of statistics, as the client and the operator read them (JSON in camelCase).
+//!
+//! Counters never go back while the thing that they describe lives. Bitrates are over the last second.
+
+use serde::Serialize;
+
+use crate::ids::{ConsumerId, PeerId, ProducerId, Ssrc, TransportId};
+use crate::shard::command::{DtlsState, IceState, Kind, Layers, Reason};
+
+/// One row of a `get-stats` answer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Stats {
+    Transport(TransportStats),
+    Producer(ProducerStats),
+    Consumer(ConsumerStats),
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransportStats {
+    pub transport_id: TransportId,
+    pub peer_id: PeerId,
+    pub ice_state: IceState,
+    pub dtls_state: DtlsState,
+    pub srtp_profile: Option<&'static str>,
+    /// `address:port` of the remote end in use.
+    pub selected_tuple: Option<String>,
+    pub tuples: usize,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    pub recv_bitrate_bps: u64,
+    pub send_bitrate_bps: u64,
+    /// From STUN and RTCP; the newest of both.
+    pub rtt_ms: Option<f64>,
+    /// What the send-side estimate allows, where there is one.
+    pub available_outgoing_bitrate_bps: Option<u64>,
+}
+
+/// One encoding (layer) of a producer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProducerStats {
+    pub producer_id: ProducerId,
+    pub peer_id: PeerId,
+    pub kind: Kind,
+    pub paused: bool,
+    pub ssrc: Option<Ssrc>,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub rid: Option<String>,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_lost: i64,
+    pub fraction_lost: f64,
+    pub packets_repaired: u64,
+    pub packets_duplicated: u64,
+    pub jitter_ms: f64,
+    pub rtt_ms: Option<f64>,
+    pub bitrate_bps: u64,
+    pub frames_received: u64,
+    pub key_frames_received: u64,
+    pub nack_count: u64,
+    pub nack_packet_count: u64,
+    pub pli_count: u64,
+    pub fir_count: u64,
+    pub key_frames_asked: u64,
+    pub key_frames_coalesced: u64,
+    pub score: u8,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsumerStats {
+    pub consumer_id: ConsumerId,
+    pub producer_id: ProducerId,
+    pub peer_id: PeerId,
+    pub kind: Kind,
+    pub paused: bool,
+    pub producer_paused: bool,
+    pub ssrc: Ssrc,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    pub packets_retransmitted: u64,
+    /// As the receiver reports it.
+    pub packets_lost: i64,
+    pub fraction_lost: f64,
+    pub jitter_ms: f64,
+    pub rtt_ms: Option<f64>,
+    pub bitrate_bps: u64,
+    pub nack_count: u64,
+    pub nack_packet_count: u64,
+    pub pli_count: u64,
+    pub fir_count: u64,
+    pub layers: Option<Layers>,
+    pub preferred_layers: Option<Layers>,
+    pub reason: Reason,
+    pub score: u8,
+}
+
+/// What one worker did since its start.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStats {
+    pub worker: usize,
+    pub core: Option<usize>,
+    pub ports: Vec<u16>,
+    pub rooms: usize,
+    pub peers: usize,
+    pub transports: usize,
+    pub producers: usize,
+    pub consumers: usize,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    /// GSO messages handed to the kernel.
+    pub messages_sent: u64,
+    pub ticks: u64,
+    /// Share of the last second that the worker was not waiting, 0 to 1.
+    pub busy: f64,
+    /// Every refusal by name; zero rows are left in, so that a dashboard knows them.
+    pub discards: Vec<(&'static str, u64)>,
+    /// Kernel receive to submitted send, sampled: count, p50, p90, p99, p99.9, max in microseconds.
+    pub forwarding_us: Percentiles,
+    pub tick_us: Percentiles,
+    pub batch_packets: Percentiles,
+    pub run_segments: Percentiles,
+    /// p99 of the forwarding latency over the last second, in microseconds.
+    pub recent_p99_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Percentiles {
+    pub count: u64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+}
