@@ -16,9 +16,13 @@
 //!
 //! The lint fence: `unsafe` is denied everywhere but in [`uring`].
 
+pub mod config;
 pub mod ids;
 pub mod limits;
 pub mod media;
 pub mod packet;
 pub mod shard;
+pub mod signaling;
 pub mod transport;
+pub mod uring;
+pub mod worker;

@@ -1,1 +1,10 @@
-//! (under construction)
+//! One stream's life: what arrives of it, what is asked of its sender, what each receiver gets.
+#![forbid(unsafe_code)]
+
+pub mod allocation;
+pub mod audio_level;
+pub mod bwe;
+pub mod key_frame;
+pub mod nack;
+pub mod report;
+pub mod transport_cc;

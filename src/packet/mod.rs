@@ -1,3 +1,11 @@
 //! Bytes to meaning and back: views over slices, no state, no time. Whatever the network sends, nothing
 //! here panics.
+#![forbid(unsafe_code)]
+
+pub mod classify;
+pub mod codec;
 pub mod extension;
+pub mod rtcp;
+pub mod rtp;
+pub mod seq;
+pub mod stun;

@@ -1,0 +1,1 @@
+//! How a receiver's bandwidth is shared among its consumers.

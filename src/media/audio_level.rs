@@ -1,0 +1,1 @@
+//! Who speaks: levels, the loudest N, the dominant speaker.

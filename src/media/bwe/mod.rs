@@ -1,0 +1,1 @@
+//! Send-side bandwidth estimation of one transport.

@@ -1,0 +1,1 @@
+//! When a producer is asked for a key frame.

@@ -1,0 +1,1 @@
+//! What RFC 3550 says about a received stream: loss, jitter, reports.

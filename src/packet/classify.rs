@@ -1,0 +1,1 @@
+//! What a datagram is, by its first bytes (RFC 7983, RFC 5761).

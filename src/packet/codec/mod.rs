@@ -1,0 +1,1 @@
+//! What a payload says of itself: key frame, layer, picture.

@@ -1,0 +1,1 @@
+//! RTP parameters: what a producer offers, what a consumer gets.

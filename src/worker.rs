@@ -1,0 +1,1 @@
+//! A pinned core: glommio executor, ring and shard, tick by tick.
