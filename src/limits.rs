@@ -9,3 +9,12 @@ pub const RUN_BYTES: usize = 16 * 1024;
 
 /// Datagrams in one GSO message; the kernel's limit is 64 before Linux 6.9 and 128 since.
 pub const RUN_SEGMENTS: usize = 16;
+
+/// SSRCs whose RTP one transport may receive in its life; packets of a further one are refused. A browser
+/// takes new SSRCs whenever a camera is opened again (three layers and their RTX: six), so this is 170 times.
+/// 32 bytes each, taken as they appear.
+pub const RTP_SSRCS_PER_TRANSPORT: usize = 1024;
+
+/// SSRCs whose RTCP one transport may receive; packets of a further one are refused. Firefox reports with an
+/// SSRC of its own for each stream that it receives.
+pub const RTCP_SSRCS_PER_TRANSPORT: usize = 1024;

@@ -1,1 +1,0 @@
-//! SRTP and SRTCP (RFC 3711, RFC 7714).
