@@ -18,3 +18,36 @@ pub const RTP_SSRCS_PER_TRANSPORT: usize = 1024;
 /// SSRCs whose RTCP one transport may receive; packets of a further one are refused. Firefox reports with an
 /// SSRC of its own for each stream that it receives.
 pub const RTCP_SSRCS_PER_TRANSPORT: usize = 1024;
+
+/// Bytes of a `mid`. It is written into every packet of a consumer; browsers use one to three. A longer one is refused.
+pub const MID_BYTES: usize = 8;
+
+/// Bytes of a `rid`: what the one-byte form of a header extension holds. A longer one is refused.
+pub const RID_BYTES: usize = 16;
+
+/// Encodings of one producer: simulcast has up to three qualities. More are refused.
+pub const ENCODINGS: usize = 3;
+
+/// Spatial layers of one encoding; more are refused.
+pub const SPATIAL_LAYERS: usize = 4;
+
+/// Temporal layers of one encoding; more are refused.
+pub const TEMPORAL_LAYERS: usize = 4;
+
+/// Codecs in the capabilities of a client, or in a request to produce. Chromium's own full list has about 50. More are refused.
+pub const CODECS: usize = 128;
+
+/// Header extensions in the capabilities of a client, or in a request to produce; Chromium's own list has about 30. More are refused.
+pub const HEADER_EXTENSIONS: usize = 128;
+
+/// Parameters of one codec or header extension; more are refused.
+pub const CODEC_PARAMETERS: usize = 32;
+
+/// RTCP feedback kinds of one codec; more are refused.
+pub const RTCP_FEEDBACKS: usize = 32;
+
+/// Bytes of a text in RTP parameters (a MIME type, a URI, a parameter, an msid); a longer one is refused.
+pub const PARAMETER_TEXT_BYTES: usize = 256;
+
+/// Bytes of a CNAME: what an SDES item holds (RFC 3550 section 6.5). A longer one is refused.
+pub const CNAME_BYTES: usize = 255;

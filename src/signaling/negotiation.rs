@@ -1,1 +1,0 @@
-//! RTP parameters: what a producer offers, what a consumer gets.
