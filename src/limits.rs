@@ -4,6 +4,9 @@
 /// 1500 less IPv6 and UDP headers is 1452; browsers stay at or below 1200 + header extensions.
 pub const DATAGRAM_BYTES: usize = 1500;
 
+/// Longest mid or rid that is read from a packet; a longer one counts as absent.
+pub const STREAM_ID_BYTES: usize = 32;
+
 /// Bytes of one run: all datagrams that leave in one GSO message. The kernel's own limit is 65,507.
 pub const RUN_BYTES: usize = 16 * 1024;
 

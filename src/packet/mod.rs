@@ -2,9 +2,11 @@
 //! here panics.
 #![forbid(unsafe_code)]
 
+mod be;
 pub mod classify;
 pub mod codec;
 pub mod extension;
+pub mod ntp;
 pub mod rtcp;
 pub mod rtp;
 pub mod seq;

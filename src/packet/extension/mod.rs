@@ -3,6 +3,13 @@
 //! `Extension` names a meaning; its number on the wire is the producer's own choice inwards
 //! ([`ExtensionMap`]) and the router's fixed choice outwards ([`Extension::router_id`]).
 
+mod value;
+
+pub use value::{
+    AbsCaptureTime, AbsSendTime, AudioLevel, ExtensionValues, PlayoutDelay, VideoOrientation, stream_id,
+    transmission_offset, transport_cc,
+};
+
 /// A header extension that Ringside reads, writes or passes on. The discriminant is the router's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
