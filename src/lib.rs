@@ -13,10 +13,12 @@
 //! | [`worker`] | a pinned core: executor, ring and shard, tick by tick |
 //! | [`signaling`] | the control plane: HTTP, protoo, Socket.IO, negotiation |
 //! | [`config`], [`limits`] | what the operator may choose; every bound |
+//! | [`ids`], [`discard`] | names of things; names of refusals |
 //!
 //! The lint fence: `unsafe` is denied everywhere but in [`uring`].
 
 pub mod config;
+pub mod discard;
 pub mod ids;
 pub mod limits;
 pub mod media;

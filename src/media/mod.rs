@@ -7,4 +7,5 @@ pub mod bwe;
 pub mod key_frame;
 pub mod nack;
 pub mod report;
+pub mod spec;
 pub mod transport_cc;

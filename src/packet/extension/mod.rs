@@ -111,6 +111,10 @@ impl ExtensionSet {
     pub fn contains(self, extension: Extension) -> bool {
         self.0 & (1 << extension as u16) != 0
     }
+
+    pub fn contains_all(self, others: ExtensionSet) -> bool {
+        others.0 & !self.0 == 0
+    }
 }
 
 impl FromIterator<Extension> for ExtensionSet {
