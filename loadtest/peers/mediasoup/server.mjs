@@ -2,7 +2,9 @@
 // set of browser tests can run against both. One router per room, rooms dealt to the workers in turn.
 // It is a yardstick and a stand-in: no authentication, no limits, no state beyond its rooms.
 
+import { existsSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import * as mediasoup from 'mediasoup';
 import { WebSocketServer } from 'ws';
@@ -34,7 +36,7 @@ if (settings.help) {
   --one-port            one UDP port per worker for all transports (mediasoup's WebRtcServer)
   --socket-buffer N     bytes of SO_RCVBUF and SO_SNDBUF of each media socket, 0 keeps the kernel's default (0)
   --initial-bitrate N   initialAvailableOutgoingBitrate of every transport, bits/s (10000000)
-MEDIASOUP_WORKER_BIN names a mediasoup-worker binary to use in place of the one that npm installed.`);
+The worker: MEDIASOUP_WORKER_BIN, else build/mediasoup-worker as made by ./build-worker, else the one that npm installed.`);
   process.exit(0);
 }
 
@@ -42,9 +44,12 @@ const number = (name) => Number.parseInt(settings[name], 10);
 const socketBufferBytes = number('socket-buffer');
 const socketBuffers = socketBufferBytes > 0 ? { recvBufferSize: socketBufferBytes, sendBufferSize: socketBufferBytes } : {};
 
+const built = fileURLToPath(new URL('./build/mediasoup-worker', import.meta.url));
+const workerBin = process.env.MEDIASOUP_WORKER_BIN ?? (existsSync(built) ? built : undefined);
+
 const workers = [];
 for (let i = 0; i < number('workers'); i += 1) {
-  const worker = await mediasoup.createWorker({ logLevel: 'error' });
+  const worker = await mediasoup.createWorker({ logLevel: 'error', workerBin });
   worker.on('died', (error) => {
     console.error(`worker ${worker.pid} died: ${error.message}`);
     process.exit(1);
