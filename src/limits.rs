@@ -100,3 +100,10 @@ pub const HEADER_BYTES: usize = 12 + 4 + 9 + 4 + 3 + 32;
 
 /// Events of one tick that wait for the worker to hand them to the control plane.
 pub const EVENTS: usize = 4_096;
+
+/// Packets of one received stream that may be missing at once. Full: the list is emptied and one key
+/// frame is asked for instead, which is cheaper than so many resends and sooner there.
+pub const NACK_LIST_PACKETS: usize = 512;
+
+/// How often one missing packet is asked for. Then it is given up, and video asks for a key frame.
+pub const NACK_RETRIES: u8 = 10;
