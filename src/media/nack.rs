@@ -186,6 +186,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const NOTHING: [u16; 0] = [];
 
     struct Stream {
         start: Instant,
@@ -213,7 +214,7 @@ mod tests {
         let mut stream = Stream::new();
         (0..5000).for_each(|n| stream.receive(n, 65_000 + n as u64));
         assert_eq!(stream.list.next_deadline(), None);
-        assert_eq!(stream.asked(6000, None), []);
+        assert_eq!(stream.asked(6000, None), NOTHING);
         assert_eq!(stream.list.missing.capacity(), 0, "no list was ever made");
     }
 
@@ -222,10 +223,10 @@ mod tests {
         let mut stream = Stream::new();
         stream.receive(0, 0x1_fffd);
         stream.receive(5, 0x2_0001);
-        assert_eq!(stream.asked(14, Some(50)), []);
+        assert_eq!(stream.asked(14, Some(50)), NOTHING);
         assert_eq!(stream.list.next_deadline(), Some(stream.start + 15 * MS));
         assert_eq!(stream.asked(15, Some(50)), [0xfffe, 0xffff, 0]);
-        assert_eq!(stream.asked(74, Some(50)), []);
+        assert_eq!(stream.asked(74, Some(50)), NOTHING);
         assert_eq!(stream.asked(75, Some(50)), [0xfffe, 0xffff, 0]);
         stream.list.receive(0x1_ffff, stream.start + 80 * MS, true);
         assert_eq!(stream.asked(135, Some(50)), [0xfffe, 0]);
@@ -238,7 +239,7 @@ mod tests {
         stream.receive(0, 1);
         stream.receive(0, 3);
         assert_eq!(stream.asked(10, None), [2]);
-        assert_eq!(stream.asked(110, None), []);
+        assert_eq!(stream.asked(110, None), NOTHING);
         assert_eq!(stream.asked(120, None), [2]);
     }
 
@@ -247,7 +248,7 @@ mod tests {
         let mut stream = Stream::new();
         for n in 0..200u32 {
             stream.receive(n * 4, (n ^ 1) as u64 + 10);
-            assert_eq!(stream.asked(n * 4, Some(20)), []);
+            assert_eq!(stream.asked(n * 4, Some(20)), NOTHING);
         }
         assert_eq!(stream.list.packets_asked(), 0);
     }
@@ -293,7 +294,7 @@ mod tests {
         let mut stream = Stream::new();
         stream.receive(0, 10);
         stream.receive(2000, 10 + NACK_LIST_PACKETS as u64 + 2);
-        assert_eq!(stream.asked(3000, None), []);
+        assert_eq!(stream.asked(3000, None), NOTHING);
         assert!(stream.list.take_key_frame_request());
         assert_eq!(stream.list.missing.capacity(), 0);
     }
