@@ -13,6 +13,28 @@ pub const RUN_BYTES: usize = 16 * 1024;
 /// Datagrams in one GSO message; the kernel's limit is 64 before Linux 6.9 and 128 since.
 pub const RUN_SEGMENTS: usize = 16;
 
+/// Receive slots of a worker: what one drain of its ring can take. Full: the rest waits in the socket's
+/// buffer for the next tick.
+pub const RECEIVE_SLOTS: u16 = 128;
+
+/// Send slots of a worker, of [`RUN_BYTES`] each. All in flight: the run is discarded and counted.
+pub const SEND_SLOTS: u16 = 64;
+
+/// Runs that are handed to the kernel with one system call.
+pub const SUBMIT_BATCH: usize = 32;
+
+/// Destinations remembered as behind a device that cannot segment; the oldest is forgotten for the next.
+pub const UNSEGMENTED_DESTINATIONS: usize = 64;
+
+/// Commands that wait for a worker. Full: the control plane refuses the request.
+pub const COMMAND_QUEUE: usize = 1024;
+
+/// Commands that a worker takes per tick; the rest wait for the next one, media first.
+pub const COMMANDS_PER_TICK: usize = 32;
+
+/// Events that wait for the control plane. Full: the control plane is dead, and the worker ends loudly.
+pub const EVENT_QUEUE: usize = 16 * 1024;
+
 /// SSRCs whose RTP one transport may receive in its life; packets of a further one are refused. A browser
 /// takes new SSRCs whenever a camera is opened again (three layers and their RTX: six), so this is 170 times.
 /// 32 bytes each, taken as they appear.
