@@ -1,5 +1,7 @@
 //! Every bound of Ringside, with what "full" means. Nothing in the product grows past a line of this file.
 
+use std::time::Duration;
+
 /// Largest UDP payload that Ringside accepts or sends; a larger one is discarded. An Ethernet MTU of
 /// 1500 less IPv6 and UDP headers is 1452; browsers stay at or below 1200 + header extensions.
 pub const DATAGRAM_BYTES: usize = 1500;
@@ -129,3 +131,11 @@ pub const NACK_LIST_PACKETS: usize = 512;
 
 /// How often one missing packet is asked for. Then it is given up, and video asks for a key frame.
 pub const NACK_RETRIES: u8 = 10;
+
+/// Remote addresses that one transport remembers; a further one takes the place of the one whose last check is
+/// oldest, never of the selected one.
+pub const TUPLES_PER_TRANSPORT: usize = 8;
+
+/// Without a check on the selected tuple for this long the peer's consent is over (RFC 7675 section 5.1) and
+/// nothing is sent any more. Firefox checks only about once in 5 s.
+pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@
 
 use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Token, TransportId};
 use crate::shard::stats::{Stats, WorkerStats};
+pub use crate::transport::ice::IceState;
 
 pub use crate::media::spec::{
     Codec, ConsumerSpec, EncodingSpec, Feedback, Kind, Layers, ProducerSpec, Reason, SourceClass,
@@ -225,15 +226,6 @@ pub enum FingerprintHash {
     Sha256,
     Sha384,
     Sha512,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IceState {
-    New,
-    Connected,
-    Completed,
-    Disconnected,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
