@@ -12,7 +12,7 @@
 //! | [`uring`] | the kernel: rings, slots, sockets, and all `unsafe` of the crate |
 //! | [`worker`] | a pinned core: executor, ring and shard, tick by tick |
 //! | [`signaling`] | the control plane: HTTP, protoo, Socket.IO, negotiation |
-//! | [`config`], [`limits`] | what the operator may choose; every bound |
+//! | [`config`], [`limits`], [`log`] | what the operator may choose; every bound; which subsystem says how much |
 //! | [`ids`], [`discard`] | names of things; names of refusals |
 //!
 //! The lint fence: `unsafe` is denied everywhere but in [`uring`].
@@ -21,6 +21,7 @@ pub mod config;
 pub mod discard;
 pub mod ids;
 pub mod limits;
+pub mod log;
 pub mod media;
 pub mod packet;
 pub mod shard;

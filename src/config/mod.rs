@@ -1,0 +1,132 @@
+//! What the operator may choose: flags, environment, a TOML file and defaults, in this order.
+//!
+//! Every setting is one row of [`table`]; flags, variables, file keys, `--help`, `--print-config` and
+//! `docs/settings.md` all follow from it. Reading is pure (arguments, environment and files come in as
+//! arguments), so that a test can be any operator. Called once by `main`; must never touch a socket.
+
+mod error;
+mod invocation;
+mod page;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::ConfigError;
+pub use invocation::{Chosen, Invocation, Mode, Origin, Settings, read};
+pub use page::{help, markdown, toml};
+pub use table::{Group, SETTINGS, Setting, ValueKind};
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::ops::Range;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use crate::log::LogTag;
+use crate::shard::command::RoomSettings;
+
+/// Every setting with its effective value.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address of HTTP and signaling.
+    pub listen: IpAddr,
+    /// TCP port of HTTP and signaling; 0 lets the kernel choose.
+    pub port: u16,
+    /// Origins that may use the HTTP interface and Socket.IO from another site; `*` is all.
+    pub cors_origin: Vec<String>,
+    /// Key of the join tokens (HMAC); `None` lets everybody in.
+    pub token_secret: Option<String>,
+
+    pub max_rooms: usize,
+    pub max_peers_per_room: usize,
+    /// How long a peer's media outlives its signaling connection.
+    pub reconnect_grace: Duration,
+    /// How long a stopping server waits for its peers to leave.
+    pub drain_deadline: Duration,
+
+    /// Addresses as the operator wrote them; [`resolve_announced`] makes them numbers.
+    pub announced_ip: Vec<String>,
+    /// Address that media sockets are bound to.
+    pub rtc_listen_ip: IpAddr,
+    pub rtc_min_port: u16,
+    /// Inclusive.
+    pub rtc_max_port: u16,
+    pub ports_per_worker: u16,
+    /// `None` is one for each allowed core.
+    pub workers: Option<usize>,
+
+    /// Loudest speakers of a room whose audio is forwarded; 0 forwards everybody's.
+    pub audio_top_n: u8,
+    /// Cap on each peer's uplink; `None` is no cap.
+    pub uplink_bitrate_bps: Option<u32>,
+
+    pub log_level: LevelFilter,
+    pub log_tags: Vec<LogTag>,
+}
+
+impl Default for Config {
+    /// The defaults of the table.
+    fn default() -> Self {
+        Settings::default().config
+    }
+}
+
+impl Config {
+    /// How many workers run on a host that allows this many cores.
+    pub fn worker_count(&self, allowed_cores: usize) -> usize {
+        self.workers.unwrap_or(allowed_cores).max(1)
+    }
+
+    /// The UDP ports of a worker, counted from 0: its slice of the range, from the bottom up.
+    pub fn worker_ports(&self, worker: usize) -> Range<u32> {
+        let per_worker = u32::from(self.ports_per_worker);
+        let first = u32::from(self.rtc_min_port) + worker as u32 * per_worker;
+        first..first + per_worker
+    }
+
+    /// What every room starts with.
+    pub fn room_settings(&self) -> RoomSettings {
+        RoomSettings { audio_top_n: self.audio_top_n, uplink_bitrate_bps: self.uplink_bitrate_bps }
+    }
+
+    /// Refuses settings that are sound alone and wrong together.
+    pub fn check(&self, allowed_cores: usize) -> Result<(), ConfigError> {
+        let (min, max) = (self.rtc_min_port, self.rtc_max_port);
+        if min > max {
+            return Err(ConfigError::RangeInverted { min, max });
+        }
+        let workers = self.worker_count(allowed_cores);
+        let have = usize::from(max - min) + 1;
+        let need = workers * usize::from(self.ports_per_worker);
+        if need > have {
+            return Err(ConfigError::RangeTooSmall { min, max, have, need, workers });
+        }
+        Ok(())
+    }
+}
+
+/// The addresses that browsers are told, numbers at last. A host name is looked up here, once.
+pub fn resolve_announced(announced_ip: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
+    let mut addresses = Vec::new();
+    for text in announced_ip {
+        let found: Vec<IpAddr> = match text.parse() {
+            Ok(address) => vec![address],
+            Err(_) => (text.as_str(), 0)
+                .to_socket_addrs()
+                .map_err(|error| ConfigError::Announced { text: text.clone(), problem: error.to_string() })?
+                .map(|address| address.ip())
+                .collect(),
+        };
+        for address in found {
+            if address.is_unspecified() || address.is_multicast() {
+                let problem = "no browser can send to it".to_owned();
+                return Err(ConfigError::Announced { text: text.clone(), problem });
+            }
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    Ok(addresses)
+}
