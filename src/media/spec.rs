@@ -2,6 +2,7 @@
 //! in which negotiation hands producers and consumers to a shard.
 
 use crate::ids::{ConsumerId, ProducerId, Ssrc};
+pub use crate::packet::codec::Codec;
 use crate::packet::extension::{ExtensionMap, ExtensionSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -9,15 +10,6 @@ use crate::packet::extension::{ExtensionMap, ExtensionSet};
 pub enum Kind {
     Audio,
     Video,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
-    Opus,
-    Vp8,
-    Vp9,
-    H264,
-    Av1,
 }
 
 /// What a source sends; decides how often a key frame may be asked for, and who gets bandwidth first.
