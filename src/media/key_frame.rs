@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::shard::command::SourceClass;
+use crate::media::spec::SourceClass;
 
 /// Between two requests to a camera: a key frame of a 720p camera is worth 10 to 20 ordinary frames.
 const CAMERA_INTERVAL: Duration = Duration::from_secs(1);
