@@ -1,1 +1,0 @@
-//! Who speaks: levels, the loudest N, the dominant speaker.
