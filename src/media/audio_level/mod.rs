@@ -495,7 +495,7 @@ mod tests {
     fn dtx_counts_as_silence() {
         let talks_then_dtx = Box::new(|ms: u32| match ms {
             0..3000 => Some(30u8),
-            _ => (ms % 400 == 0).then_some(127),
+            _ => ms.is_multiple_of(400).then_some(127),
         }) as Voice;
         let room = Room::new(3, vec![talks_then_dtx, speech(40, 3500, 9000)]).run(0, 8000);
         assert_eq!(room.dominants.iter().map(|(_, index)| *index).collect::<Vec<_>>(), [0, 1]);
