@@ -1,2 +1,3 @@
 //! The control plane.
+pub mod fuzz;
 pub mod negotiation;
