@@ -139,3 +139,13 @@ pub const TUPLES_PER_TRANSPORT: usize = 8;
 /// Without a check on the selected tuple for this long the peer's consent is over (RFC 7675 section 5.1) and
 /// nothing is sent any more. Firefox checks only about once in 5 s.
 pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// DTLS datagrams that wait for signaling to tell the peer's fingerprints: a ClientHello in fragments of 255
+/// bytes. A further one is dropped; the peer repeats it.
+pub const DTLS_HELD_DATAGRAMS: usize = 8;
+
+/// DTLS datagrams of one unfinished flight; with a further one the handshake fails.
+pub const DTLS_RECEIVE_QUEUE: usize = 30;
+
+/// A handshake that takes longer, from the first hello, fails.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@
 
 use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Token, TransportId};
 use crate::shard::stats::{Stats, WorkerStats};
+pub use crate::transport::dtls::{DtlsRole, DtlsState, Fingerprint, FingerprintHash};
 pub use crate::transport::ice::IceState;
 
 pub use crate::media::spec::{
@@ -204,36 +205,4 @@ pub struct RoomSettings {
 pub enum Direction {
     Send,
     Recv,
-}
-
-/// The role that the *peer* takes in the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DtlsRole {
-    Auto,
-    Client,
-    Server,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
-    pub hash: FingerprintHash,
-    /// 32, 48 or 64 bytes, as the hash says.
-    pub value: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FingerprintHash {
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DtlsState {
-    New,
-    Connecting,
-    Connected,
-    Failed,
-    Closed,
 }

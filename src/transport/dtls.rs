@@ -1,1 +1,0 @@
-//! DTLS 1.2 over dimpl: handshake, fingerprint check, SRTP keys.
