@@ -19,6 +19,7 @@
 
 pub mod config;
 pub mod discard;
+pub mod host;
 pub mod ids;
 pub mod limits;
 pub mod log;

@@ -1,10 +1,15 @@
-//! The command `ringside`: reads what the operator wants and starts it.
+//! The command `ringside`: reads what the operator wants, checks the host, starts and stops.
 //!
-//! Exit codes: 0 after an orderly end, 2 for a mistake in the settings, each with one line on stderr.
+//! Exit codes: 0 after an orderly end, 1 when a worker died, 2 for a mistake in the settings, 3 where
+//! the host forbids io_uring; each with one line on stderr that names cause and cure.
 
 use std::process::ExitCode;
 
-use ringside::config::{self, Invocation, Mode};
+use ringside::config::{self, Config, Invocation, Mode};
+use ringside::host::{self, Host};
+
+const SETTINGS_ARE_WRONG: u8 = 2;
+const HOST_FORBIDS: u8 = 3;
 
 fn main() -> ExitCode {
     let invocation =
@@ -12,15 +17,35 @@ fn main() -> ExitCode {
     match invocation {
         Ok(Invocation::Print(text)) => print(&text),
         Ok(Invocation::Run(Mode::PrintConfig, settings)) => print(&config::toml(&settings)),
-        Ok(Invocation::Run(_, settings)) => {
-            ringside::log::start(settings.config.log_level, &settings.config.log_tags);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("ringside: {error}");
-            ExitCode::from(2)
-        }
+        Ok(Invocation::Run(Mode::CheckHost, settings)) => check_host(&settings.config),
+        Ok(Invocation::Run(Mode::Serve, settings)) => serve(&settings.config),
+        Err(error) => refuse(SETTINGS_ARE_WRONG, &error),
     }
+}
+
+fn serve(config: &Config) -> ExitCode {
+    ringside::log::start(config.log_level, &config.log_tags);
+    let cores = host::allowed_cores();
+    if let Err(error) = config.check(cores.len()).and_then(|()| config::resolve_announced(&config.announced_ip)) {
+        return refuse(SETTINGS_ARE_WRONG, &error);
+    }
+    if let Err(error) = host::io_uring_permission() {
+        return refuse(HOST_FORBIDS, &error);
+    }
+    ExitCode::SUCCESS
+}
+
+fn check_host(config: &Config) -> ExitCode {
+    let io_uring = host::io_uring_permission();
+    let cores = host::allowed_cores();
+    let findings = host::findings(&Host { file: &host::file, io_uring: &io_uring, allowed_cores: &cores, config });
+    print(&host::report(&findings));
+    if io_uring.is_err() { ExitCode::from(HOST_FORBIDS) } else { ExitCode::SUCCESS }
+}
+
+fn refuse(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("ringside: {error}");
+    ExitCode::from(code)
 }
 
 /// A reader that has seen enough (`ringside --help | head`) is no error.

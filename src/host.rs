@@ -1,0 +1,374 @@
+//! What this machine allows, and what would make it faster.
+//!
+//! At start only one question counts: may io_uring be used ([`uring::probe`](crate::uring::probe));
+//! `ringside --check-host` asks all of [`KNOBS`], one row each. Reads files and limits; must never
+//! change anything.
+
+use std::fmt::Write;
+use std::io;
+
+use crate::config::Config;
+use crate::uring::probe::{Found, ProbeError, probe};
+use crate::uring::socket::SocketOptions;
+
+/// A property of the host: what it is, what it should be, why, and how to change it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub name: &'static str,
+    pub current: String,
+    pub verdict: Verdict,
+    pub why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    /// Ringside runs, but would run better otherwise.
+    Better {
+        wanted: String,
+        cure: String,
+    },
+    /// Ringside does not run.
+    Needed {
+        wanted: String,
+        cure: String,
+    },
+}
+
+/// Where findings come from. Files of /proc and /sys come in as a function, so that a test can be any host.
+pub struct Host<'a> {
+    pub file: &'a dyn Fn(&str) -> Option<String>,
+    pub io_uring: &'a Result<Found, ProbeError>,
+    /// Numbers of the cores that this process may run on.
+    pub allowed_cores: &'a [usize],
+    pub config: &'a Config,
+}
+
+/// A row of the check; the answer is `None` where the host has no such thing.
+struct Knob {
+    name: &'static str,
+    why: &'static str,
+    ask: fn(&Host<'_>) -> Option<(String, Verdict)>,
+}
+
+const KNOBS: &[Knob] = &[
+    Knob { name: "io_uring", why: "all media goes through it", ask: io_uring },
+    Knob { name: "locked memory", why: "the rings of the workers are locked in memory", ask: locked_memory },
+    Knob { name: "open files", why: "each signaling connection takes one", ask: open_files },
+    Knob { name: "cores", why: "each worker wants a core of its own", ask: cores },
+    Knob {
+        name: "net.core.rmem_max",
+        why: "datagrams that arrive during a long tick wait in the socket's buffer; past it they are lost",
+        ask: |host| socket_buffer(host, "rmem_max", SocketOptions::default().buffers.receive_bytes),
+    },
+    Knob {
+        name: "net.core.wmem_max",
+        why: "a key frame for hundreds of receivers is queued in one tick; past the socket's buffer it is lost",
+        ask: |host| socket_buffer(host, "wmem_max", SocketOptions::default().buffers.send_bytes),
+    },
+    Knob {
+        name: "ephemeral ports",
+        why: "an outgoing connection of this machine may take a media port before Ringside does",
+        ask: ephemeral_ports,
+    },
+    Knob {
+        name: "conntrack",
+        why: "tracking costs 300 to 400 ns of every packet, and a full table loses them",
+        ask: conntrack,
+    },
+    Knob { name: "CPU governor", why: "a core that clocks down between ticks is late at the next one", ask: governor },
+    Knob {
+        name: "clock source",
+        why: "a clock that only the kernel can read costs a system call every time",
+        ask: clock_source,
+    },
+];
+
+/// Asks every row of the table.
+pub fn findings(host: &Host<'_>) -> Vec<Finding> {
+    let ask = |knob: &Knob| {
+        (knob.ask)(host).map(|(current, verdict)| Finding { name: knob.name, current, verdict, why: knob.why })
+    };
+    KNOBS.iter().filter_map(ask).collect()
+}
+
+/// The findings as `ringside --check-host` prints them: a line each, and the cure where one is due.
+pub fn report(findings: &[Finding]) -> String {
+    let name_width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for finding in findings {
+        let (mark, advice) = match &finding.verdict {
+            Verdict::Good => ("ok", None),
+            Verdict::Better { wanted, cure } => ("tune", Some((wanted, cure))),
+            Verdict::Needed { wanted, cure } => ("FAIL", Some((wanted, cure))),
+        };
+        let _ = writeln!(text, "{mark:<5} {:<name_width$}  {}", finding.name, finding.current);
+        if let Some((wanted, cure)) = advice {
+            let indent = " ".repeat(6 + name_width + 2);
+            let _ = writeln!(text, "{indent}wanted: {wanted}\n{indent}why:    {}\n{indent}cure:   {cure}", finding.why);
+        }
+    }
+    text
+}
+
+/// Whether a worker can run here; the error is one line that names who refuses, and the cure.
+pub fn io_uring_permission() -> Result<Found, ProbeError> {
+    probe()
+}
+
+/// Numbers of the cores that this process may run on, as affinity and cgroup sets leave them.
+pub fn allowed_cores() -> Vec<usize> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    ids.into_iter().map(|core| core.id).collect()
+}
+
+/// A file of the real host, trimmed.
+pub fn file(path: &str) -> Option<String> {
+    let text: io::Result<String> = std::fs::read_to_string(path);
+    text.ok().map(|text| text.trim().to_owned())
+}
+
+fn io_uring(host: &Host<'_>) -> Option<(String, Verdict)> {
+    Some(match host.io_uring {
+        Ok(found) => (format!("usable on Linux {}", found.kernel), Verdict::Good),
+        Err(error) => ("refused".to_owned(), Verdict::Needed { wanted: "usable".to_owned(), cure: error.to_string() }),
+    })
+}
+
+fn locked_memory(host: &Host<'_>) -> Option<(String, Verdict)> {
+    // Below this glommio refuses to start an executor.
+    const NEEDED_KIB: u64 = 512;
+    let limit = soft_limit(host, "Max locked memory")?;
+    let current = limit.map_or("unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024));
+    let verdict = match limit {
+        Some(bytes) if bytes < NEEDED_KIB * 1024 => Verdict::Needed {
+            wanted: format!("at least {NEEDED_KIB} KiB"),
+            cure: format!("ulimit -l {NEEDED_KIB}, or LimitMEMLOCK={NEEDED_KIB}K in the service unit"),
+        },
+        _ => Verdict::Good,
+    };
+    Some((current, verdict))
+}
+
+fn open_files(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let config = host.config;
+    let wanted = (config.max_rooms * config.max_peers_per_room).clamp(1_024, 65_536) as u64;
+    let limit = soft_limit(host, "Max open files")?;
+    let current = limit.map_or("unlimited".to_owned(), |files| files.to_string());
+    let verdict = match limit {
+        Some(files) if files < wanted => Verdict::Better {
+            wanted: format!("{wanted} (--max-rooms times --max-peers-per-room, at most 65536)"),
+            cure: format!("ulimit -n {wanted}, or LimitNOFILE={wanted} in the service unit"),
+        },
+        _ => Verdict::Good,
+    };
+    Some((current, verdict))
+}
+
+/// A soft limit of this process; `Some(None)` is no limit.
+fn soft_limit(host: &Host<'_>, name: &str) -> Option<Option<u64>> {
+    let limits = (host.file)("/proc/self/limits")?;
+    let soft = limits.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?;
+    Some(soft.parse().ok())
+}
+
+fn cores(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let have = host.allowed_cores.len();
+    let workers = host.config.worker_count(have);
+    let verdict = if workers > have {
+        Verdict::Better {
+            wanted: format!("{workers}, one for each worker"),
+            cure: format!("--workers {}, or a wider CPU set for the process", have.max(1)),
+        }
+    } else {
+        Verdict::Good
+    };
+    Some((format!("{have} allowed, {workers} worker(s)"), verdict))
+}
+
+fn socket_buffer(host: &Host<'_>, name: &str, wanted_bytes: usize) -> Option<(String, Verdict)> {
+    let current: usize = (host.file)(&format!("/proc/sys/net/core/{name}"))?.parse().ok()?;
+    let verdict = if current < wanted_bytes {
+        Verdict::Better {
+            wanted: format!("{wanted_bytes}"),
+            cure: format!("sysctl -w net.core.{name}={wanted_bytes} (or CAP_NET_ADMIN for the process)"),
+        }
+    } else {
+        Verdict::Good
+    };
+    Some((current.to_string(), verdict))
+}
+
+fn ephemeral_ports(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let range = (host.file)("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let (first, last) = range.split_once(char::is_whitespace)?;
+    let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let (min, max) = (host.config.rtc_min_port, host.config.rtc_max_port);
+    let reserved = (host.file)("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    let apart = max < first || last < min || covers(&reserved, min, max);
+    let verdict = if apart {
+        Verdict::Good
+    } else {
+        Verdict::Better {
+            wanted: format!("apart from {min}-{max}"),
+            cure: format!("sysctl -w net.ipv4.ip_local_reserved_ports={min}-{max}, or another --rtc-min-port"),
+        }
+    };
+    Some((format!("{first}-{last}"), verdict))
+}
+
+/// Whether a list such as `8080,10000-10100` has all ports of the range in one entry.
+fn covers(reserved: &str, min: u16, max: u16) -> bool {
+    reserved.split(',').any(|entry| {
+        let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
+        matches!((first.trim().parse::<u16>(), last.trim().parse::<u16>()), (Ok(first), Ok(last)) if first <= min && max <= last)
+    })
+}
+
+fn conntrack(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let read = |name: &str| (host.file)(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}"))?.parse::<u64>().ok();
+    let (count, max) = (read("count")?, read("max")?);
+    let (min_port, max_port) = (host.config.rtc_min_port, host.config.rtc_max_port);
+    // An empty table is a kernel that could track and has no rule that asks it to.
+    let verdict = if count == 0 {
+        Verdict::Good
+    } else {
+        Verdict::Better {
+            wanted: format!("UDP {min_port}-{max_port} untracked"),
+            cure: format!(
+                "iptables -t raw -A PREROUTING -p udp --dport {min_port}:{max_port} -j NOTRACK; \
+                 iptables -t raw -A OUTPUT -p udp --sport {min_port}:{max_port} -j NOTRACK"
+            ),
+        }
+    };
+    Some((format!("{count} of {max} entries"), verdict))
+}
+
+fn governor(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let of_core = |core: &usize| (host.file)(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"));
+    let governors: Vec<String> = host.allowed_cores.iter().filter_map(of_core).collect();
+    let slow = governors.iter().find(|governor| *governor != "performance");
+    let current = slow.or(governors.first())?.clone();
+    let verdict = match slow {
+        None => Verdict::Good,
+        Some(_) => Verdict::Better {
+            wanted: "performance".to_owned(),
+            cure: "cpupower frequency-set -g performance".to_owned(),
+        },
+    };
+    Some((current, verdict))
+}
+
+fn clock_source(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let current = (host.file)("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
+    let verdict = if ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"].contains(&current.as_str())
+    {
+        Verdict::Good
+    } else {
+        Verdict::Better {
+            wanted: "tsc, or kvm-clock in a virtual machine".to_owned(),
+            cure: "boot with clocksource=tsc, where the CPU's counter is stable".to_owned(),
+        }
+    };
+    Some((current, verdict))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                          Max open files            1048576              1048576              files     \n\
+                          Max locked memory         8388608              8388608              bytes     \n";
+
+    fn well_tuned(path: &str) -> Option<String> {
+        let text = match path {
+            "/proc/self/limits" => LIMITS,
+            "/proc/sys/net/core/rmem_max" | "/proc/sys/net/core/wmem_max" => "8388608",
+            "/proc/sys/net/ipv4/ip_local_port_range" => "32768\t60999",
+            "/proc/sys/net/netfilter/nf_conntrack_count" => "0",
+            "/proc/sys/net/netfilter/nf_conntrack_max" => "65536",
+            "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor" => "performance",
+            "/sys/devices/system/clocksource/clocksource0/current_clocksource" => "tsc",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// The findings of a well-tuned host but for these files.
+    fn findings_with(changes: &[(&str, &str)]) -> Vec<Finding> {
+        let io_uring = Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None });
+        let file = |path: &str| {
+            let changed = changes.iter().find(|(changed, _)| *changed == path);
+            changed.map(|(_, text)| text.to_string()).or_else(|| well_tuned(path))
+        };
+        let config = Config::default();
+        findings(&Host { file: &file, io_uring: &io_uring, allowed_cores: &[0, 1], config: &config })
+    }
+
+    fn verdict(findings: &[Finding], name: &str) -> Verdict {
+        findings.iter().find(|finding| finding.name == name).unwrap().verdict.clone()
+    }
+
+    #[test]
+    fn a_well_tuned_host_gets_no_advice() {
+        let findings = findings_with(&[]);
+        assert_eq!(findings.len(), KNOBS.len());
+        let text = report(&findings);
+        assert!(text.lines().all(|line| line.starts_with("ok ")), "{text}");
+    }
+
+    #[test]
+    fn each_knob_out_of_place_is_told_with_its_cure() {
+        let tight = LIMITS.replace("8388608", "65536");
+        let few = LIMITS.replace("1048576", "256");
+        for (path, text, name, cure) in [
+            ("/proc/self/limits", tight.as_str(), "locked memory", "ulimit -l 512"),
+            ("/proc/self/limits", &few, "open files", "LimitNOFILE=50000"),
+            ("/proc/sys/net/core/rmem_max", "212992", "net.core.rmem_max", "net.core.rmem_max=4194304"),
+            ("/proc/sys/net/core/wmem_max", "212992", "net.core.wmem_max", "net.core.wmem_max=4194304"),
+            ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535", "ephemeral ports", "reserved_ports=10000-10100"),
+            ("/proc/sys/net/netfilter/nf_conntrack_count", "17", "conntrack", "--dport 10000:10100 -j NOTRACK"),
+            ("/sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave", "CPU governor", "performance"),
+            ("/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet", "clock source", "tsc"),
+        ] {
+            let findings = findings_with(&[(path, text)]);
+            let text = match verdict(&findings, name) {
+                Verdict::Better { cure, .. } | Verdict::Needed { cure, .. } => cure,
+                Verdict::Good => panic!("{name} is good"),
+            };
+            assert!(text.contains(cure), "{name}: {text}");
+            let others = findings.iter().filter(|finding| finding.verdict != Verdict::Good).count();
+            assert_eq!(others, 1, "{name}: {}", report(&findings));
+        }
+    }
+
+    #[test]
+    fn reserved_ports_may_lie_in_the_ephemeral_range() {
+        let range = ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535");
+        let verdict_with = |reserved| {
+            let findings = findings_with(&[range, ("/proc/sys/net/ipv4/ip_local_reserved_ports", reserved)]);
+            verdict(&findings, "ephemeral ports")
+        };
+        assert_eq!(verdict_with("8080,9990-10200"), Verdict::Good);
+        assert_ne!(verdict_with("8080,10000-10099"), Verdict::Good);
+    }
+
+    #[test]
+    fn what_a_host_does_not_have_is_not_asked_for() {
+        let io_uring = Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None });
+        let config = Config::default();
+        let host = Host { file: &|_| None, io_uring: &io_uring, allowed_cores: &[0], config: &config };
+        let names: Vec<_> = findings(&host).iter().map(|finding| finding.name).collect();
+        assert_eq!(names, ["io_uring", "cores"]);
+    }
+
+    #[test]
+    fn a_host_without_io_uring_fails_with_its_cure() {
+        let io_uring = Err(ProbeError::Disabled { value: 2 });
+        let config = Config::default();
+        let host = Host { file: &well_tuned, io_uring: &io_uring, allowed_cores: &[0], config: &config };
+        let text = report(&findings(&host));
+        assert!(text.starts_with("FAIL  io_uring") && text.contains("kernel.io_uring_disabled=0"), "{text}");
+    }
+}
