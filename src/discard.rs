@@ -53,10 +53,12 @@ discards! {
     UnknownPayloadType => "unknown-payload-type",
     /// A retransmission that carries no packet: a probe.
     Probe => "probe",
-    /// Padding only: keeps a sequence number alive and has nothing to forward.
-    PaddingOnly => "padding-only",
     /// A packet that was received before under another wrapping (RTX and original).
     Duplicate => "duplicate",
+    /// Too far from its stream to be believed (RFC 3550 appendix A.1).
+    Stray => "stray",
+    /// A payload that contradicts its own codec's format.
+    MalformedPayload => "malformed-payload",
     ProducerPaused => "producer-paused",
     /// Not among the loudest speakers of the room.
     NotLoudest => "not-loudest",

@@ -149,3 +149,6 @@ pub const DTLS_RECEIVE_QUEUE: usize = 30;
 
 /// A handshake that takes longer, from the first hello, fails.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// RTCP that leaves in one datagram: fits every path with its SRTCP trailer.
+pub const RTCP_BYTES: usize = 1_200;

@@ -4,8 +4,13 @@
 pub mod allocation;
 pub mod audio_level;
 pub mod bwe;
+pub mod header;
+pub mod history;
 pub mod key_frame;
 pub mod nack;
 pub mod report;
+pub mod rewriter;
+pub mod selector;
 pub mod spec;
+pub mod timeline;
 pub mod transport_cc;

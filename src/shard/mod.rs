@@ -1,4 +1,267 @@
-//! One core's world as a pure value.
+//! One core's world as a pure value: rooms, peers, transports, producers, consumers.
+//!
+//! Datagrams, commands and the time go in; datagrams (written into an [`Outbox`]), events and a deadline come
+//! out. There is no socket, clock, channel or task inside, so a whole call with loss, joins and layer switches
+//! runs in a test in milliseconds from one seed.
+//!
+//! | a step | where |
+//! |---|---|
+//! | a datagram in: classified, its transport found | here, [`demux`] |
+//! | media in: opened, understood, recorded | `ingress` |
+//! | media out: decided, sealed, joined into messages | [`egress`] |
+//! | STUN, DTLS, and what follows when a path changes | `path` |
+//! | feedback from receivers and senders | `feedback` |
+//! | what is due by the clock: reports, repairs, key frames | `upkeep` |
+//! | commands | `control` |
+
 pub mod command;
+mod consumer;
+mod control;
+pub mod demux;
+pub mod egress;
+mod feedback;
+mod ingress;
+mod layers;
 pub mod outbox;
+mod path;
+mod producer;
+mod room;
+mod staged;
+mod statistics;
 pub mod stats;
+pub mod table;
+pub mod timers;
+mod transport;
+mod upkeep;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::discard::{Discard, Discards};
+use crate::ids::{ConsumerId, ProducerId, RoomId, TransportId};
+use crate::limits;
+use crate::media::history::History;
+use crate::packet::classify::{DatagramKind, classify};
+use crate::packet::extension::AbsSendTime;
+use crate::packet::ntp::Ntp;
+use crate::transport::dtls::Identity;
+
+use command::Event;
+use consumer::Consumer;
+use demux::Demux;
+use egress::Egress;
+use outbox::Outbox;
+use producer::Producer;
+use room::Room;
+use staged::Staged;
+use table::{Key, Table};
+use timers::Timers;
+use transport::Transport;
+
+/// What a shard is told at its start.
+#[derive(Clone)]
+pub struct ShardConfig {
+    /// The certificate that every transport of the process shows.
+    pub identity: Identity,
+    /// From a secure source: ICE passwords come from it.
+    pub seed: [u8; 32],
+    /// Time since 1970 at the `now` of [`Shard::new`].
+    pub unix_time: Duration,
+    /// How many UDP ports the worker has; transports are spread over them.
+    pub ports: u8,
+    /// Payload bytes that are kept for forwarding and retransmission.
+    pub history_bytes: usize,
+    /// How long the first packet of a video frame may wait for the last one.
+    pub hold: Duration,
+}
+
+/// One datagram as it came; the shard may overwrite its bytes (RTCP is opened in place).
+pub struct Datagram<'a> {
+    pub source: SocketAddr,
+    /// Index of the worker's port that it came to.
+    pub local: u8,
+    pub bytes: &'a mut [u8],
+    /// When the kernel received it, where it says so.
+    pub received_at: Option<Instant>,
+}
+
+pub struct Shard {
+    config: ShardConfig,
+    clock: Clock,
+    rng: StdRng,
+    rooms: Table<Room>,
+    transports: Table<Transport>,
+    producers: Table<Producer>,
+    consumers: Table<Consumer>,
+    names: Names,
+    demux: Demux,
+    history: History,
+    egress: Egress,
+    staged: Staged,
+    timers: Timers<Transport>,
+    /// Consumers whose layer or reason may be other than was last told.
+    changed: Vec<Key<Consumer>>,
+    events: VecDeque<Event>,
+    discards: Discards,
+    counters: Counters,
+}
+
+/// From the ids of the control plane to rows.
+#[derive(Default)]
+struct Names {
+    rooms: HashMap<RoomId, Key<Room>>,
+    transports: HashMap<TransportId, Key<Transport>>,
+    producers: HashMap<ProducerId, Key<Producer>>,
+    consumers: HashMap<ConsumerId, Key<Consumer>>,
+}
+
+/// What a shard did since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    pub messages_sent: u64,
+    pub events_lost: u64,
+}
+
+/// Wall-clock time from the monotonic one.
+struct Clock {
+    start: Instant,
+    unix_at_start: Duration,
+}
+
+impl Shard {
+    pub fn new(config: ShardConfig, now: Instant) -> Self {
+        let history = History::new(config.history_bytes, config.history_bytes / limits::HISTORY_MEAN_PACKET_BYTES);
+        Shard {
+            clock: Clock { start: now, unix_at_start: config.unix_time },
+            rng: StdRng::from_seed(config.seed),
+            rooms: Table::new(limits::ROOMS_PER_WORKER),
+            transports: Table::new(limits::TRANSPORTS_PER_WORKER),
+            producers: Table::new(limits::PRODUCERS_PER_WORKER),
+            consumers: Table::new(limits::CONSUMERS_PER_WORKER),
+            names: Names::default(),
+            demux: Demux::default(),
+            history,
+            egress: Egress::default(),
+            staged: Staged::default(),
+            timers: Timers::new(),
+            changed: Vec::new(),
+            events: VecDeque::new(),
+            discards: Discards::default(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Takes one datagram. What follows from it leaves with the next [`flush`](Self::flush).
+    pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
+        self.counters.packets_received += 1;
+        self.counters.bytes_received += datagram.bytes.len() as u64;
+        if let Err(discard) = self.receive(now, datagram) {
+            self.discards.count(discard);
+        }
+    }
+
+    fn receive(&mut self, now: Instant, datagram: Datagram<'_>) -> Result<(), Discard> {
+        let Datagram { source, local, bytes, received_at } = datagram;
+        if bytes.len() > limits::DATAGRAM_BYTES {
+            return Err(Discard::Oversized);
+        }
+        let kind = classify(bytes).ok_or(Discard::Unclassified)?;
+        if kind == DatagramKind::Stun {
+            return self.receive_stun(now, source, local, bytes);
+        }
+        let key = self.demux.by_address(source, local).ok_or(Discard::UnknownSource)?;
+        match kind {
+            DatagramKind::Rtp => self.receive_rtp(now, received_at.unwrap_or(now), key, bytes),
+            DatagramKind::Rtcp => self.receive_rtcp(now, key, bytes),
+            DatagramKind::Dtls => self.receive_dtls(now, key, bytes),
+            DatagramKind::Stun => Ok(()),
+        }
+    }
+
+    /// Does what is due by the clock. Call it when [`next_deadline`](Self::next_deadline) has come, or at any
+    /// other time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((key, at)) = self.timers.due(now) {
+            let Some(transport) = self.transports.at_mut(key) else { continue };
+            if transport.armed.fire(at) {
+                self.keep_up(now, key);
+            }
+        }
+    }
+
+    /// Sends what is due: answers of this tick first, then media.
+    pub fn flush(&mut self, now: Instant, outbox: &mut impl Outbox) {
+        if !self.staged.is_empty() {
+            let (sent, bytes, refused) = self.staged.flush(outbox);
+            self.counters.packets_sent += sent;
+            self.counters.bytes_sent += bytes as u64;
+            self.counters.messages_sent += sent;
+            self.discards.add(Discard::NoSlot, refused);
+        }
+        self.flush_media(now, outbox);
+        self.tell_changes(now);
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) and [`flush`](Self::flush) if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.timers.next_deadline(), self.media_deadline()].into_iter().flatten().min()
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When the first packet of each run that left since the last call had arrived.
+    pub fn departed(&mut self) -> std::vec::Drain<'_, Instant> {
+        self.egress.departed.drain(..)
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn discards(&self) -> &Discards {
+        &self.discards
+    }
+
+    /// Full means that the worker does not take them: the control plane is dead, and the worker finds out.
+    fn tell(&mut self, event: Event) {
+        if self.events.len() == limits::EVENTS {
+            self.counters.events_lost += 1;
+            return;
+        }
+        self.events.push_back(event);
+    }
+
+    /// Has the transport's earliest deadline come up.
+    fn arm(&mut self, now: Instant, key: Key<Transport>) {
+        let deadline = self.deadline_of(now, key);
+        if let Some(transport) = self.transports.at_mut(key) {
+            self.timers.arm(key, &mut transport.armed, deadline);
+        }
+    }
+}
+
+impl Clock {
+    fn unix(&self, now: Instant) -> Duration {
+        self.unix_at_start + now.saturating_duration_since(self.start)
+    }
+
+    #[allow(dead_code)]
+    fn ntp(&self, now: Instant) -> Ntp {
+        Ntp::from_unix(self.unix(now))
+    }
+
+    fn abs_send_time(&self, now: Instant) -> u32 {
+        AbsSendTime::from_clock(self.unix(now)).0
+    }
+}

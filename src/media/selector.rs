@@ -1,0 +1,309 @@
+//! Which of a producer's layers one consumer gets, and where it may change over.
+//!
+//! Choosing a layer (wish, bandwidth, what arrives) happens on events; `accept` runs for each packet and only
+//! compares. Spatial layers change at the first packet of a key frame, temporal layers of VP8 at a frame that
+//! refers to none above its own (the Y bit, RFC 7741 section 4.2), and both only at the start of a frame, so
+//! that a receiver never gets part of one. It knows nothing of sequence numbers; the rewriter does.
+
+use crate::discard::Discard;
+use crate::media::history::Packet;
+use crate::media::spec::{Layers, Reason};
+
+#[derive(Clone, Debug)]
+pub struct Selector {
+    /// What flows; `None` before the first packet and after a pause.
+    current: Option<u8>,
+    /// What shall flow; differs from `current` until a key frame of it comes.
+    target: Option<u8>,
+    temporal: u8,
+    temporal_target: u8,
+    /// The client's wish; `None` is the best.
+    preferred: Option<Layers>,
+    /// What the bandwidth allows; `None` is everything, `Some(None)` nothing.
+    allowed: Option<Option<Layers>>,
+    /// Video starts at key frames; audio anywhere.
+    needs_key_frame: bool,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Forward,
+    /// Forwarded, and the first of its layer: numbering starts anew here.
+    SwitchAndForward,
+    /// Left out, and the packets behind it move up.
+    LeaveOut,
+    Refuse(Discard),
+}
+
+/// Every temporal layer that there can be.
+const ALL_TEMPORAL: u8 = u8::MAX;
+
+impl Selector {
+    pub fn new(needs_key_frame: bool, preferred: Option<Layers>) -> Self {
+        Selector {
+            current: None,
+            target: None,
+            temporal: ALL_TEMPORAL,
+            temporal_target: ALL_TEMPORAL,
+            preferred,
+            allowed: None,
+            needs_key_frame,
+        }
+    }
+
+    pub fn current(&self) -> Option<u8> {
+        self.current
+    }
+
+    pub fn target(&self) -> Option<u8> {
+        self.target
+    }
+
+    pub fn preferred(&self) -> Option<Layers> {
+        self.preferred
+    }
+
+    pub fn temporal(&self) -> u8 {
+        self.temporal
+    }
+
+    pub fn prefer(&mut self, layers: Layers) {
+        self.preferred = Some(layers);
+    }
+
+    pub fn allow(&mut self, allowed: Option<Option<Layers>>) {
+        self.allowed = allowed;
+    }
+
+    /// Chooses the target among `count` layers of which those in the bit set `alive` arrive: the highest that
+    /// is wanted, allowed and alive; where none is, the lowest alive that is allowed at least as first layer.
+    /// Returns whether the target changed.
+    pub fn choose(&mut self, count: u8, alive: u8) -> bool {
+        let before = (self.target, self.temporal_target);
+        let top = count.saturating_sub(1);
+        let wish = self.preferred.map_or(top, |layers| layers.spatial.min(top));
+        let cap = match self.allowed {
+            None => wish,
+            Some(Some(layers)) => layers.spatial.min(wish),
+            Some(None) => {
+                self.target = None;
+                return before.0.is_some();
+            }
+        };
+        let is_alive = |layer: &u8| alive & (1 << layer) != 0;
+        // Until anything arrives the wish stands, so that a key frame is asked for where it is wanted.
+        self.target = (0..=cap).rev().find(is_alive).or_else(|| (cap..count).find(is_alive)).or(Some(cap));
+        let temporal_wish = self.preferred.map_or(ALL_TEMPORAL, |layers| layers.temporal);
+        self.temporal_target = match self.allowed {
+            Some(Some(layers)) if self.target == Some(layers.spatial) => layers.temporal.min(temporal_wish),
+            _ => temporal_wish,
+        };
+        if self.current.is_none() {
+            self.temporal = self.temporal_target;
+        }
+        before != (self.target, self.temporal_target)
+    }
+
+    /// Nothing flows until the next start (a pause, a lost source).
+    pub fn stop(&mut self) {
+        self.current = None;
+    }
+
+    /// Whether packets of `layer` are of any use.
+    pub fn follows(&self, layer: u8) -> bool {
+        self.current == Some(layer) || self.target == Some(layer)
+    }
+
+    #[inline]
+    pub fn accept(&mut self, layer: u8, packet: &Packet) -> Choice {
+        if self.current == Some(layer) {
+            if packet.start_of_frame {
+                self.step_temporal(packet);
+            }
+            return if packet.temporal <= self.temporal { Choice::Forward } else { Choice::LeaveOut };
+        }
+        if self.target != Some(layer) {
+            return Choice::Refuse(Discard::OtherLayer);
+        }
+        if self.needs_key_frame && !(packet.key_frame && packet.start_of_frame) {
+            return Choice::Refuse(Discard::AwaitingKeyFrame);
+        }
+        self.current = Some(layer);
+        self.temporal = self.temporal_target;
+        Choice::SwitchAndForward
+    }
+
+    #[inline]
+    fn step_temporal(&mut self, packet: &Packet) {
+        if self.temporal_target <= self.temporal {
+            self.temporal = self.temporal_target;
+        } else if packet.temporal > self.temporal && packet.temporal <= self.temporal_target && packet.layer_sync {
+            self.temporal = packet.temporal;
+        } else if packet.key_frame {
+            self.temporal = self.temporal_target;
+        }
+    }
+
+    /// Why this consumer gets what it gets; `alive` as in [`choose`](Self::choose).
+    pub fn reason(&self, count: u8, alive: u8) -> Reason {
+        let top = count.saturating_sub(1);
+        let wish = self.preferred.map_or(top, |layers| layers.spatial.min(top));
+        match (self.current, self.target) {
+            (_, None) => Reason::Bandwidth,
+            (None, Some(target)) if alive & (1 << target) == 0 => Reason::LayerInactive,
+            (None, Some(_)) => Reason::NoKeyFrame,
+            (Some(current), Some(target)) => {
+                let held_by_bandwidth = match self.allowed {
+                    Some(Some(layers)) => layers.spatial < wish || self.lower_temporal(layers.temporal),
+                    Some(None) => true,
+                    None => false,
+                };
+                if current != target && current < wish {
+                    if alive & (1 << target) == 0 { Reason::LayerInactive } else { Reason::NoKeyFrame }
+                } else if held_by_bandwidth {
+                    Reason::Bandwidth
+                } else if current < wish {
+                    Reason::ProducerUplink
+                } else if wish < top || self.preferred.is_some_and(|layers| self.lower_temporal(layers.temporal)) {
+                    Reason::Preferred
+                } else {
+                    Reason::Full
+                }
+            }
+        }
+    }
+
+    /// Whether a cap on temporal layers takes any away; a client that wants "the best" names 2 or more.
+    fn lower_temporal(&self, cap: u8) -> bool {
+        cap < 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(start: bool) -> Packet {
+        Packet { key_frame: true, start_of_frame: start, ..Packet::new(1, 0, 10) }
+    }
+
+    fn frame(temporal: u8, sync: bool) -> Packet {
+        Packet { temporal, layer_sync: sync, start_of_frame: true, ..Packet::new(1, 0, 10) }
+    }
+
+    fn layers(spatial: u8, temporal: u8) -> Layers {
+        Layers { spatial, temporal }
+    }
+
+    fn flowing(layer: u8) -> Selector {
+        let mut selector = Selector::new(true, None);
+        selector.choose(3, 1 << layer);
+        assert_eq!(selector.accept(layer, &key(true)), Choice::SwitchAndForward);
+        selector
+    }
+
+    #[test]
+    fn the_best_layer_that_arrives_is_chosen() {
+        for (alive, expected) in [(0b111, 2), (0b011, 1), (0b001, 0), (0b100, 2), (0b000, 2)] {
+            let mut selector = Selector::new(true, None);
+            selector.choose(3, alive);
+            assert_eq!(selector.target(), Some(expected), "alive {alive:#05b}");
+        }
+    }
+
+    #[test]
+    fn a_wish_is_a_cap_and_falls_back_to_what_arrives() {
+        for (alive, expected) in [(0b111, 1), (0b101, 0), (0b100, 2)] {
+            let mut selector = Selector::new(true, Some(layers(1, 2)));
+            selector.choose(3, alive);
+            assert_eq!(selector.target(), Some(expected), "alive {alive:#05b}");
+        }
+    }
+
+    #[test]
+    fn video_starts_with_the_first_packet_of_a_key_frame() {
+        let mut selector = Selector::new(true, None);
+        selector.choose(1, 1);
+        assert_eq!(selector.accept(0, &frame(0, false)), Choice::Refuse(Discard::AwaitingKeyFrame));
+        assert_eq!(selector.accept(0, &key(false)), Choice::Refuse(Discard::AwaitingKeyFrame));
+        assert_eq!(selector.accept(0, &key(true)), Choice::SwitchAndForward);
+        assert_eq!(selector.accept(0, &frame(0, false)), Choice::Forward);
+    }
+
+    #[test]
+    fn audio_starts_anywhere() {
+        let mut selector = Selector::new(false, None);
+        selector.choose(1, 1);
+        assert_eq!(selector.accept(0, &Packet::new(1, 0, 10)), Choice::SwitchAndForward);
+    }
+
+    #[test]
+    fn the_old_layer_flows_until_the_key_frame_of_the_other() {
+        let mut selector = flowing(0);
+        selector.choose(3, 0b111);
+        assert_eq!(selector.accept(0, &frame(0, false)), Choice::Forward);
+        assert_eq!(selector.accept(2, &frame(0, false)), Choice::Refuse(Discard::AwaitingKeyFrame));
+        assert_eq!(selector.accept(2, &key(true)), Choice::SwitchAndForward);
+        assert_eq!(selector.accept(0, &frame(0, false)), Choice::Refuse(Discard::OtherLayer));
+    }
+
+    #[test]
+    fn temporal_layers_fall_at_once_and_rise_at_a_sync_frame() {
+        let mut selector = flowing(0);
+        selector.prefer(layers(0, 0));
+        selector.choose(1, 1);
+        assert_eq!(selector.accept(0, &frame(2, false)), Choice::LeaveOut);
+        assert_eq!(selector.accept(0, &frame(0, false)), Choice::Forward);
+        selector.prefer(layers(0, 2));
+        selector.choose(1, 1);
+        assert_eq!(selector.accept(0, &frame(1, false)), Choice::LeaveOut);
+        assert_eq!(selector.accept(0, &frame(1, true)), Choice::Forward);
+        assert_eq!(selector.accept(0, &frame(2, false)), Choice::LeaveOut);
+        assert_eq!(selector.accept(0, &frame(2, true)), Choice::Forward);
+    }
+
+    #[test]
+    fn a_frame_that_began_is_finished_when_its_layer_falls() {
+        let mut selector = flowing(0);
+        assert_eq!(selector.accept(0, &frame(2, false)), Choice::Forward);
+        selector.prefer(layers(0, 0));
+        selector.choose(1, 1);
+        let rest = Packet { start_of_frame: false, ..frame(2, false) };
+        assert_eq!(selector.accept(0, &rest), Choice::Forward);
+        assert_eq!(selector.accept(0, &frame(2, false)), Choice::LeaveOut);
+    }
+
+    #[test]
+    fn the_reason_says_what_holds_a_picture_back() {
+        let mut selector = Selector::new(true, None);
+        selector.choose(3, 0b111);
+        assert_eq!(selector.reason(3, 0b111), Reason::NoKeyFrame);
+        assert_eq!(selector.reason(3, 0), Reason::LayerInactive);
+        selector.accept(2, &key(true));
+        assert_eq!(selector.reason(3, 0b111), Reason::Full);
+
+        selector.allow(Some(Some(layers(0, 2))));
+        selector.choose(3, 0b111);
+        selector.accept(0, &key(true));
+        assert_eq!(selector.reason(3, 0b111), Reason::Bandwidth);
+
+        selector.allow(None);
+        selector.prefer(layers(0, 2));
+        selector.choose(3, 0b111);
+        assert_eq!(selector.reason(3, 0b111), Reason::Preferred);
+
+        let mut selector = flowing(1);
+        selector.choose(3, 0b011);
+        assert_eq!(selector.reason(3, 0b011), Reason::ProducerUplink);
+    }
+
+    #[test]
+    fn no_bandwidth_at_all_ends_the_flow() {
+        let mut selector = flowing(1);
+        selector.allow(Some(None));
+        assert!(selector.choose(3, 0b111));
+        assert_eq!(selector.target(), None);
+        assert_eq!(selector.reason(3, 0b111), Reason::Bandwidth);
+    }
+}

@@ -1,0 +1,170 @@
+//! One receiver's copy of a producer: which layer it gets, under which numbers, and how it fares.
+//!
+//! `accept` decides for each packet and says what it becomes; egress writes it. What the data path touches
+//! stands first, what only reports and statistics need is boxed apart, so that a run over 500 consumers
+//! walks few cache lines of each.
+
+use std::time::Instant;
+
+use crate::discard::Discard;
+use crate::ids::{ConsumerId, PeerId, ProducerId, Ssrc};
+use crate::media::header::HeaderLayout;
+use crate::media::history::Packet;
+use crate::media::report::Transmission;
+use crate::media::rewriter::{Rewrite, Rewriter, Skipped};
+use crate::media::selector::{Choice, Selector};
+use crate::media::spec::{ConsumerSpec, Feedback, Kind, Layers, Reason};
+use crate::shard::producer::Producer;
+use crate::shard::table::Key;
+use crate::shard::transport::Transport;
+
+pub struct Consumer {
+    pub transport: Key<Transport>,
+    pub producer: Key<Producer>,
+    pub selector: Selector,
+    pub rewriter: Rewriter,
+    pub header: HeaderLayout,
+    pub ssrc: Ssrc,
+    pub paused: bool,
+    /// Of the layer that flows; the next one is aligned to it.
+    timestamp_layer: Option<u8>,
+    pub transmission: Transmission,
+    pub rest: Box<Rest>,
+}
+
+/// What the data path does not touch.
+pub struct Rest {
+    pub id: ConsumerId,
+    pub producer_id: ProducerId,
+    pub peer: PeerId,
+    pub kind: Kind,
+    pub clock_rate: u32,
+    pub mid: String,
+    pub cname: String,
+    pub feedback: Feedback,
+    pub rtx: Option<Rtx>,
+    pub priority: u8,
+    pub nacks: u64,
+    pub nacked_packets: u64,
+    pub resent: u64,
+    pub plis: u64,
+    pub firs: u64,
+    pub last_fir_sequence: Option<u8>,
+    pub told: Option<(Option<Layers>, Reason)>,
+    pub told_score: Option<(u8, u8)>,
+}
+
+/// The retransmission stream of a consumer (RFC 4588).
+pub struct Rtx {
+    pub ssrc: Ssrc,
+    pub header: HeaderLayout,
+    /// Extended number of the last packet sent on it.
+    pub sequence: u64,
+    pub resent: Vec<(u16, Instant)>,
+}
+
+/// What becomes of a packet for this consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Send(Rewrite),
+    /// Nothing of it is sent but its number: an empty packet that fills the hole it would leave.
+    Fill(Rewrite),
+    Discard(Discard),
+}
+
+impl Consumer {
+    pub fn new(
+        spec: ConsumerSpec,
+        producer: &Producer,
+        producer_key: Key<Producer>,
+        transport: Key<Transport>,
+        peer: PeerId,
+        first_sequence: u16,
+        first_rtx_sequence: u16,
+    ) -> Self {
+        let rtx = spec.rtx_ssrc.zip(spec.rtx_payload_type).map(|(ssrc, payload_type)| Rtx {
+            ssrc,
+            header: HeaderLayout::new(payload_type, ssrc, &spec.mid, spec.extensions),
+            sequence: u64::from(first_rtx_sequence & 0x7fff),
+            resent: Vec::new(),
+        });
+        Consumer {
+            transport,
+            producer: producer_key,
+            selector: Selector::new(producer.needs_key_frame(), spec.preferred),
+            rewriter: Rewriter::new(first_sequence),
+            header: HeaderLayout::new(spec.payload_type, spec.ssrc, &spec.mid, spec.extensions),
+            ssrc: spec.ssrc,
+            paused: spec.paused,
+            timestamp_layer: None,
+            transmission: Transmission::new(),
+            rest: Box::new(Rest {
+                id: spec.id,
+                producer_id: spec.producer,
+                peer,
+                kind: producer.kind,
+                clock_rate: producer.clock_rate,
+                mid: spec.mid,
+                cname: spec.cname,
+                feedback: spec.feedback,
+                rtx,
+                priority: spec.priority,
+                nacks: 0,
+                nacked_packets: 0,
+                resent: 0,
+                plis: 0,
+                firs: 0,
+                last_fir_sequence: None,
+                told: None,
+                told_score: None,
+            }),
+        }
+    }
+
+    /// Decides about one packet of `layer`. `producer` is only looked at where a layer begins.
+    #[inline]
+    pub fn accept(&mut self, layer: u8, packet: &Packet, producer: &Producer) -> Verdict {
+        match self.selector.accept(layer, packet) {
+            Choice::Forward => {}
+            Choice::SwitchAndForward => self.begin(layer, packet, producer),
+            Choice::LeaveOut => {
+                return match self.rewriter.skip(packet) {
+                    Skipped::Closed => Verdict::Discard(Discard::TemporalLayer),
+                    Skipped::Hole(rewrite) => Verdict::Fill(rewrite),
+                    Skipped::BeforeSwitch => Verdict::Discard(Discard::BeforeSwitch),
+                };
+            }
+            Choice::Refuse(discard) => return Verdict::Discard(discard),
+        }
+        match self.rewriter.accept(packet) {
+            Some(rewrite) => Verdict::Send(rewrite),
+            None => Verdict::Discard(Discard::BeforeSwitch),
+        }
+    }
+
+    /// Numbers go on where they stood; timestamps go on in the time of the layer that flowed before, and in
+    /// any case forward.
+    #[cold]
+    fn begin(&mut self, layer: u8, packet: &Packet, producer: &Producer) {
+        let mut distance = 0u32;
+        if let Some(before) = self.timestamp_layer {
+            distance = self.rewriter.timestamp_distance().wrapping_add(producer.timestamp_distance(layer, before));
+            let behind = self.rewriter.last_timestamp().wrapping_sub(packet.timestamp.wrapping_add(distance)) as i32;
+            if behind >= 0 {
+                distance = distance.wrapping_add(behind as u32 + 1);
+            }
+        }
+        self.timestamp_layer = Some(layer);
+        self.rewriter.switch(packet, distance);
+    }
+
+    /// The layers that flow, as the client is told.
+    pub fn layers(&self) -> Option<Layers> {
+        self.selector.current().map(|spatial| Layers { spatial, temporal: self.selector.temporal().min(2) })
+    }
+
+    /// What a packet of the source gets as RTP timestamp here.
+    pub fn timestamp_of(&self, layer_timestamp: u32) -> u32 {
+        layer_timestamp.wrapping_add(self.rewriter.timestamp_distance())
+    }
+}

@@ -1,0 +1,264 @@
+//! The way in: from a datagram to a packet in the history that consumers can be given.
+//!
+//! ```text
+//!   parse header --> open (authenticate, decrypt) into the history's slot
+//!                --> which stream: by SSRC, or by MID and RID the first time
+//!                --> unwrap a retransmission (RFC 4588)
+//!                --> statistics, missing packets, key frames
+//!                --> commit, and wait for the end of the frame
+//! ```
+//!
+//! Everything here happens once per packet, however many consumers there are. Nothing is remembered of a
+//! packet before it has proved authentic.
+
+use std::time::Instant;
+
+use crate::discard::Discard;
+use crate::media::history::Packet;
+use crate::media::report::Order;
+use crate::packet::codec::{PayloadFacts, inspect};
+use crate::packet::extension::{Extension, ExtensionMap, ExtensionValues};
+use crate::packet::rtp::{RtpHeader, padding_len};
+use crate::shard::Shard;
+use crate::shard::producer::Producer;
+use crate::shard::table::Key;
+use crate::shard::transport::{Stream, Transport};
+use crate::transport::srtp::SrtpError;
+
+/// Where the original sequence number of a retransmission stands in front of the payload (RFC 4588 section 4).
+const OSN_BYTES: usize = 2;
+
+impl Shard {
+    pub(super) fn receive_rtp(
+        &mut self,
+        now: Instant,
+        arrival: Instant,
+        key: Key<Transport>,
+        bytes: &[u8],
+    ) -> Result<(), Discard> {
+        let header = RtpHeader::parse(bytes).ok_or(Discard::MalformedRtp)?;
+        let transport = self.transports.at_mut(key).ok_or(Discard::UnknownSource)?;
+        let keys = transport.keys.as_mut().ok_or(Discard::NoKeys)?;
+        let slot = self.history.slot();
+        let len = keys.inbound.open_rtp(bytes, header.len(), slot).map_err(refusal)?;
+        let payload_at = header.len();
+        let payload_len = payload_len(&header, &slot[payload_at..len])?;
+        transport.received.count(1, bytes.len(), now);
+
+        let stream = match transport.stream(header.ssrc) {
+            Some(stream) => stream,
+            None => self.bind(key, &header, bytes)?,
+        };
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
+        let values = ExtensionValues::read(header.extensions(bytes), &producer.extensions);
+        if let (Some(number), Some(transport)) = (values.transport_cc, self.transports.at_mut(key)) {
+            let _ = (number, transport);
+        }
+        let mut incoming = Incoming {
+            sequence: header.sequence.0,
+            timestamp: header.timestamp,
+            payload_type: header.payload_type,
+            payload_at,
+            payload_len,
+            bytes: bytes.len(),
+        };
+        if stream.is_rtx {
+            incoming.unwrap(&self.history.slot()[payload_at..], producer)?;
+        }
+        if incoming.payload_type != producer.payload_type {
+            return Err(Discard::UnknownPayloadType);
+        }
+        if producer.paused {
+            return Err(Discard::ProducerPaused);
+        }
+        self.record(now, arrival, stream, &header, bytes, incoming)?;
+        self.arm(now, key);
+        Ok(())
+    }
+
+    /// A packet that is known to be of `stream` enters its layer's record and waits for its run.
+    fn record(
+        &mut self,
+        now: Instant,
+        arrival: Instant,
+        stream: Stream,
+        header: &RtpHeader,
+        bytes: &[u8],
+        incoming: Incoming,
+    ) -> Result<(), Discard> {
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
+        let payload = &self.history.slot()[incoming.payload_at..][..incoming.payload_len];
+        let facts = match payload {
+            [] => PayloadFacts::default(),
+            payload => inspect(producer.codec, payload).ok_or(Discard::MalformedPayload)?,
+        };
+        let layer = &mut producer.layers[stream.layer as usize];
+        let arrived = if stream.is_rtx {
+            layer.reception.repair(incoming.sequence, arrival, incoming.bytes)
+        } else {
+            let (sequence, timestamp) = (incoming.sequence, incoming.timestamp);
+            layer.reception.receive(sequence, timestamp, producer.clock_rate, arrival, incoming.bytes)
+        };
+        match arrived.order {
+            Order::Newest | Order::Late => layer.nack.receive(arrived.sequence, now, stream.is_rtx),
+            Order::Restart => {
+                layer.nack.restart(arrived.sequence);
+                for consumer in &layer.consumers {
+                    if let Some(consumer) = self.consumers.at_mut(*consumer) {
+                        consumer.selector.stop();
+                    }
+                }
+            }
+            Order::Duplicate => return Err(Discard::Duplicate),
+            Order::Stray => return Err(Discard::Stray),
+        }
+        if facts.start_of_frame {
+            layer.frames += 1;
+        }
+        if facts.key_frame && producer.kind == crate::shard::command::Kind::Video {
+            layer.key_frame_count += 1;
+            layer.key_frames.key_frame_arrived();
+            layer.nack.key_frame(arrived.sequence);
+        }
+        let first_of_layer = layer
+            .last_packet
+            .replace(now)
+            .is_none_or(|last| now.duration_since(last) >= crate::shard::producer::LAYER_SILENCE);
+
+        let mut packet = Packet::new(arrived.sequence, incoming.timestamp, incoming.payload_len);
+        packet.marker = header.marker;
+        packet.key_frame = facts.key_frame;
+        packet.start_of_frame = facts.start_of_frame;
+        packet.spatial = facts.spatial;
+        packet.temporal = facts.temporal;
+        packet.layer_sync = facts.layer_sync;
+        packet.vp8 = facts.vp8;
+        pass_extensions(&mut packet, header, bytes, &producer.extensions);
+        let number = self.history.commit(incoming.payload_at, packet);
+        layer.index.insert(arrived.sequence, number);
+
+        let listening = layer.consumers.len() as u64;
+        let (all, paused) = (producer.consumers.len() as u64, u64::from(producer.paused_consumers));
+        self.discards.add(Discard::ConsumerPaused, paused);
+        self.discards.add(Discard::OtherLayer, all - paused - listening);
+        if listening > 0 && layer.pend(number, arrival) {
+            self.egress.held.push((stream.producer, stream.layer));
+        }
+        if first_of_layer && producer.layers.len() > 1 {
+            self.choose_layers(now, stream.producer);
+        }
+        Ok(())
+    }
+
+    /// The first packet of an SSRC names its producer by MID, and its layer by RID or repaired RID; those
+    /// extensions stop once the sender has seen a receiver report, so the binding is kept.
+    fn bind(&mut self, key: Key<Transport>, header: &RtpHeader, bytes: &[u8]) -> Result<Stream, Discard> {
+        let transport = self.transports.at(key).ok_or(Discard::UnknownSource)?;
+        let named = transport.producers.iter().find_map(|producer_key| {
+            let producer = self.producers.at(*producer_key)?;
+            let values = ExtensionValues::read(header.extensions(bytes), &producer.extensions);
+            let (layer, is_rtx) = producer.layer_named(&values, header.payload_type)?;
+            Some(Stream { ssrc: header.ssrc, producer: *producer_key, layer, is_rtx })
+        });
+        let stream = named.ok_or(Discard::UnknownStream)?;
+        let transport = self.transports.at_mut(key).ok_or(Discard::UnknownSource)?;
+        if !transport.add_stream(stream) {
+            return Err(Discard::TooManyStreams);
+        }
+        self.note_ssrc(stream);
+        Ok(stream)
+    }
+
+    fn note_ssrc(&mut self, stream: Stream) {
+        if let Some(producer) = self.producers.at_mut(stream.producer) {
+            let layer = &mut producer.layers[stream.layer as usize];
+            let field = if stream.is_rtx { &mut layer.rtx_ssrc } else { &mut layer.ssrc };
+            *field = Some(stream.ssrc);
+        }
+    }
+}
+
+/// What is forwarded of a packet, once a retransmission's wrapping is off.
+struct Incoming {
+    sequence: u16,
+    timestamp: u32,
+    payload_type: u8,
+    payload_at: usize,
+    payload_len: usize,
+    /// Of the whole datagram, for statistics.
+    bytes: usize,
+}
+
+impl Incoming {
+    fn unwrap(&mut self, payload: &[u8], producer: &Producer) -> Result<(), Discard> {
+        if Some(self.payload_type) != producer.rtx_payload_type {
+            return Err(Discard::UnknownPayloadType);
+        }
+        if self.payload_len <= OSN_BYTES {
+            return Err(Discard::Probe);
+        }
+        self.sequence = u16::from_be_bytes([payload[0], payload[1]]);
+        self.payload_at += OSN_BYTES;
+        self.payload_len -= OSN_BYTES;
+        self.payload_type = producer.payload_type;
+        Ok(())
+    }
+}
+
+impl Producer {
+    /// Which layer an unknown SSRC is, by what its packet says of itself.
+    fn layer_named(&self, values: &ExtensionValues<'_>, payload_type: u8) -> Option<(u8, bool)> {
+        if values.mid.is_some() && values.mid != self.mid.as_deref() {
+            return None;
+        }
+        let is_rtx = Some(payload_type) == self.rtx_payload_type;
+        if !is_rtx && payload_type != self.payload_type {
+            return None;
+        }
+        let rid = if is_rtx { values.repaired_rid.or(values.rid) } else { values.rid };
+        match rid {
+            Some(rid) => {
+                let layer = self.layers.iter().position(|layer| layer.rid.as_deref() == Some(rid))?;
+                Some((layer as u8, is_rtx))
+            }
+            // One encoding without RID: its MID, or failing that its payload type alone, has to do.
+            None if self.layers.len() == 1 && (values.mid.is_some() || self.layers[0].ssrc.is_none()) => {
+                Some((0, is_rtx))
+            }
+            None => None,
+        }
+    }
+}
+
+fn payload_len(header: &RtpHeader, payload: &[u8]) -> Result<usize, Discard> {
+    if !header.padding {
+        return Ok(payload.len());
+    }
+    let padding = padding_len(payload).ok_or(Discard::MalformedRtp)?;
+    Ok(payload.len() - padding)
+}
+
+/// Keeps the extensions that receivers get as they came, under the router's ids.
+fn pass_extensions(packet: &mut Packet, header: &RtpHeader, bytes: &[u8], map: &ExtensionMap) {
+    for (id, value) in header.extensions(bytes) {
+        if let Some(
+            extension @ (Extension::AudioLevel
+            | Extension::VideoOrientation
+            | Extension::TransmissionOffset
+            | Extension::AbsCaptureTime
+            | Extension::PlayoutDelay),
+        ) = map.extension(id)
+        {
+            packet.passed.push(extension, value);
+        }
+    }
+}
+
+fn refusal(error: SrtpError) -> Discard {
+    match error {
+        SrtpError::Malformed => Discard::MalformedRtp,
+        SrtpError::Replayed => Discard::Replayed,
+        SrtpError::TooManySsrcs => Discard::TooManyStreams,
+        SrtpError::Forged => Discard::Unauthenticated,
+    }
+}

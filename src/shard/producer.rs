@@ -1,0 +1,181 @@
+//! One media source as it arrives: its layers, what is known of each, and who receives it.
+//!
+//! Ingress fills a layer's record packet by packet; egress reads what is pending. A producer never sends
+//! anything itself: what must be asked of its sender (retransmissions, key frames, reports) is decided by
+//! the machines it holds and written by the shard.
+
+use std::time::{Duration, Instant};
+
+use crate::ids::{PeerId, ProducerId, Ssrc};
+use crate::limits::{AUDIO_SEQUENCES, PENDING_PACKETS, VIDEO_SEQUENCES};
+use crate::media::history::{PacketNumber, SequenceIndex};
+use crate::media::key_frame::KeyFramePolicy;
+use crate::media::nack::NackList;
+use crate::media::report::Reception;
+use crate::media::spec::{Codec, Feedback, Kind, ProducerSpec, SourceClass};
+use crate::media::timeline::Timeline;
+use crate::packet::extension::ExtensionMap;
+use crate::shard::consumer::Consumer;
+use crate::shard::room::Room;
+use crate::shard::table::Key;
+use crate::shard::transport::Transport;
+
+/// A simulcast layer that is silent for so long has ended; 500 ms is the longest that a receiver may look
+/// at a still picture before it gets another layer, less the round trip of a key frame request.
+pub const LAYER_SILENCE: Duration = Duration::from_millis(350);
+
+pub struct Producer {
+    pub id: ProducerId,
+    pub peer: PeerId,
+    pub room: Key<Room>,
+    pub transport: Key<Transport>,
+    pub kind: Kind,
+    pub codec: Codec,
+    pub class: SourceClass,
+    pub clock_rate: u32,
+    pub payload_type: u8,
+    pub rtx_payload_type: Option<u8>,
+    pub mid: Option<String>,
+    pub extensions: Box<ExtensionMap>,
+    pub feedback: Feedback,
+    pub cname: String,
+    pub paused: bool,
+    /// Lowest quality first.
+    pub layers: Vec<Layer>,
+    pub consumers: Vec<Key<Consumer>>,
+    /// How many of them are paused; they are in no layer's list.
+    pub paused_consumers: u32,
+    /// The layers that arrived when the consumers last chose.
+    pub was_alive: u8,
+    /// Last score told to its peer.
+    pub told_score: Option<u8>,
+}
+
+/// One encoding of a producer.
+pub struct Layer {
+    pub ssrc: Option<Ssrc>,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub rid: Option<String>,
+    pub reception: Reception,
+    pub nack: NackList,
+    pub key_frames: KeyFramePolicy,
+    pub index: SequenceIndex,
+    /// Packets that wait for the end of their frame or tick.
+    pub pending: Vec<PacketNumber>,
+    pub pending_since: Option<Instant>,
+    /// Who gets this layer, or waits for its next key frame.
+    pub consumers: Vec<Key<Consumer>>,
+    pub last_packet: Option<Instant>,
+    pub frames: u64,
+    pub key_frame_count: u64,
+    pub max_bitrate_bps: Option<u32>,
+    pub plis_sent: u64,
+    pub firs_sent: u64,
+    pub fir_sequence: u8,
+}
+
+impl Producer {
+    pub fn new(spec: ProducerSpec, room: Key<Room>, peer: PeerId, transport: Key<Transport>) -> Self {
+        let sequences = if spec.kind == Kind::Video { VIDEO_SEQUENCES } else { AUDIO_SEQUENCES };
+        let layers = spec
+            .encodings
+            .into_iter()
+            .map(|encoding| Layer {
+                ssrc: encoding.ssrc,
+                rtx_ssrc: encoding.rtx_ssrc,
+                rid: encoding.rid,
+                reception: Reception::new(),
+                nack: NackList::new(),
+                key_frames: KeyFramePolicy::new(spec.class),
+                index: SequenceIndex::new(sequences),
+                pending: Vec::new(),
+                pending_since: None,
+                consumers: Vec::new(),
+                last_packet: None,
+                frames: 0,
+                key_frame_count: 0,
+                max_bitrate_bps: encoding.max_bitrate_bps,
+                plis_sent: 0,
+                firs_sent: 0,
+                fir_sequence: 0,
+            })
+            .collect();
+        Producer {
+            id: spec.id,
+            peer,
+            room,
+            transport,
+            kind: spec.kind,
+            codec: spec.codec,
+            class: spec.class,
+            clock_rate: spec.clock_rate,
+            payload_type: spec.payload_type,
+            rtx_payload_type: spec.rtx_payload_type,
+            mid: spec.mid,
+            extensions: Box::new(spec.extensions),
+            feedback: spec.feedback,
+            cname: spec.cname,
+            paused: spec.paused,
+            layers,
+            consumers: Vec::new(),
+            paused_consumers: 0,
+            was_alive: 0,
+            told_score: None,
+        }
+    }
+
+    /// The layers that arrive, as a bit set. A source with one layer has nothing to change over to, and may
+    /// be silent without being gone (a screen that does not change): it counts as alive.
+    pub fn alive(&self, now: Instant) -> u8 {
+        if self.layers.len() == 1 {
+            return 1;
+        }
+        let alive = |layer: &Layer| layer.last_packet.is_some_and(|at| now.duration_since(at) < LAYER_SILENCE);
+        self.layers.iter().enumerate().fold(0, |set, (at, layer)| set | u8::from(alive(layer)) << at)
+    }
+
+    /// What to add to timestamps of layer `from` so that they continue those of layer `to`.
+    pub fn timestamp_distance(&self, from: u8, to: u8) -> u32 {
+        if from == to {
+            return 0;
+        }
+        let timeline = |layer: u8| self.layers.get(layer as usize).map(|layer| Timeline::of(&layer.reception));
+        match (timeline(from), timeline(to)) {
+            (Some(from), Some(to)) => from.distance_to(&to, self.clock_rate).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    pub fn needs_key_frame(&self) -> bool {
+        self.kind == Kind::Video
+    }
+}
+
+impl Layer {
+    /// A packet waits for its run. Returns whether it is the first to wait.
+    #[inline]
+    pub fn pend(&mut self, number: PacketNumber, now: Instant) -> bool {
+        self.pending.push(number);
+        if self.pending_since.is_some() {
+            return false;
+        }
+        self.pending_since = Some(now);
+        true
+    }
+
+    pub fn pending_is_full(&self) -> bool {
+        self.pending.len() >= PENDING_PACKETS
+    }
+
+    pub fn follow(&mut self, consumer: Key<Consumer>) {
+        if !self.consumers.contains(&consumer) {
+            self.consumers.push(consumer);
+        }
+    }
+
+    pub fn unfollow(&mut self, consumer: Key<Consumer>) {
+        if let Some(at) = self.consumers.iter().position(|key| *key == consumer) {
+            self.consumers.swap_remove(at);
+        }
+    }
+}

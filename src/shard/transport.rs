@@ -1,0 +1,101 @@
+//! One peer's secured path as a shard keeps it: the ICE, DTLS and SRTP machines, the SSRCs that arrive on it,
+//! and the consumers that leave on it.
+
+use std::time::{Duration, Instant};
+
+use crate::ids::{PeerId, Ssrc, TransportId};
+use crate::limits::STREAMS_PER_TRANSPORT;
+use crate::media::report::RateMeter;
+use crate::shard::command::{Direction, DtlsState, IceState};
+use crate::shard::consumer::Consumer;
+use crate::shard::outbox::Destination;
+use crate::shard::producer::Producer;
+use crate::shard::room::Room;
+use crate::shard::table::Key;
+use crate::shard::timers::Armed;
+use crate::transport::dtls::Endpoint;
+use crate::transport::ice::IceLite;
+use crate::transport::srtp::{Inbound, Outbound, Profile};
+
+pub struct Transport {
+    pub id: TransportId,
+    pub peer: PeerId,
+    pub room: Key<Room>,
+    pub direction: Direction,
+    pub ice: IceLite,
+    pub dtls: Endpoint,
+    /// What was last told to the control plane.
+    pub told: (IceState, DtlsState),
+    pub keys: Option<Box<Keys>>,
+    pub destination: Option<Destination>,
+
+    pub streams: Vec<Stream>,
+    pub producers: Vec<Key<Producer>>,
+
+    pub consumers: Vec<Key<Consumer>>,
+    /// Sequence number of the next packet that carries one (transport-wide congestion control).
+    pub transport_sequence: u64,
+    /// Runs of this tick: index of the run, and whose copy of it.
+    pub due: Vec<(u32, Key<Consumer>)>,
+
+    pub armed: Armed,
+    /// When reports and slower housekeeping are due; `None` while no media flows.
+    pub next_report: Option<Instant>,
+    pub next_check: Option<Instant>,
+    pub rtt: Option<Duration>,
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+/// The SRTP halves of a connected transport.
+pub struct Keys {
+    pub profile: Profile,
+    pub inbound: Inbound,
+    pub outbound: Outbound,
+}
+
+/// An SSRC that arrives, and what it carries.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    pub ssrc: Ssrc,
+    pub producer: Key<Producer>,
+    pub layer: u8,
+    /// Its packets are retransmissions (RFC 4588).
+    pub is_rtx: bool,
+}
+
+/// Packets and bytes of UDP payload, and their rate.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub packets: u64,
+    pub bytes: u64,
+    pub rate: RateMeter,
+}
+
+impl Traffic {
+    #[inline]
+    pub fn count(&mut self, packets: u64, bytes: usize, now: Instant) {
+        self.packets += packets;
+        self.bytes += bytes as u64;
+        self.rate.add(bytes, now);
+    }
+}
+
+impl Transport {
+    pub fn stream(&self, ssrc: Ssrc) -> Option<Stream> {
+        self.streams.iter().find(|stream| stream.ssrc == ssrc).copied()
+    }
+
+    /// `false` when the transport has as many streams as it may.
+    pub fn add_stream(&mut self, stream: Stream) -> bool {
+        if self.streams.len() == STREAMS_PER_TRANSPORT {
+            return false;
+        }
+        self.streams.push(stream);
+        true
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.keys.is_some() && self.destination.is_some()
+    }
+}
