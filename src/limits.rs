@@ -129,6 +129,10 @@ pub const EVENTS: usize = 4_096;
 /// frame is asked for instead, which is cheaper than so many resends and sooner there.
 pub const NACK_LIST_PACKETS: usize = 512;
 
+/// Transport-wide sequence numbers whose arrival one transport remembers until they are reported. Full: the
+/// oldest are reported as lost, which is what they are to a sender that is half a second ahead.
+pub const TRANSPORT_CC_ARRIVALS: usize = 1024;
+
 /// How often one missing packet is asked for. Then it is given up, and video asks for a key frame.
 pub const NACK_RETRIES: u8 = 10;
 
