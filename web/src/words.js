@@ -1,0 +1,85 @@
+// Everything that the page says in sentences: why a picture is as it is, what an error means and what to do.
+
+/** Why a consumer gets the picture it gets (`reason` of consumer-layers-changed): badge and explanation. */
+export const REASONS = {
+  full: { badge: '', text: 'Best picture that is sent' },
+  preferred: { badge: 'Small on purpose', text: 'A smaller picture, because this tile is small' },
+  bandwidth: { badge: 'Slow connection', text: 'Your connection has no room for a better picture' },
+  'producer-uplink': { badge: 'Slow sender', text: "The sender's connection or computer holds the better picture back" },
+  'no-key-frame': { badge: 'Picture is coming', text: 'Waiting for the next complete picture' },
+  paused: { badge: 'Paused', text: 'The picture is paused' },
+  'layer-inactive': { badge: 'Better one stopped', text: 'The better picture stopped arriving at the server' },
+};
+
+const ERRORS = {
+  'bad-request': 'The server did not understand this page. Reload it.',
+  'unknown-method': 'The server is older or newer than this page. Reload it.',
+  'not-found': 'That is not there any more.',
+  'room-full': 'This room is full. Try again when somebody has left, or choose another room.',
+  'peer-id-taken': 'You are in this room already, in another tab or window.',
+  unauthorized: 'This room needs an invitation. Ask for a link.',
+  forbidden: 'You are not allowed to do that in this room.',
+  'already-connected': 'This connection is set up already. Reload the page.',
+  'unsupported-codec': 'This browser and the server share no codec for that.',
+  'cannot-consume': 'This browser cannot play what that participant sends.',
+  'too-many': 'A limit of the server is reached. Close something first.',
+  'rate-limited': 'That was too much in a short time. Wait a moment.',
+  draining: 'This server is about to restart and takes no new participants.',
+  overloaded: 'The server is too busy for another participant. Try again in a minute.',
+  internal: 'Something went wrong in the server. Its log says more.',
+  timeout: 'The server does not answer.',
+  unreachable: 'The server cannot be reached.',
+  'connection-lost': 'The connection to the server is lost.',
+  unsupported: 'This browser cannot take part in calls. Use a current Chrome, Edge, Firefox or Safari.',
+};
+
+/** After these, trying again by itself would only repeat the refusal. */
+const FINAL = new Set([
+  'room-full',
+  'peer-id-taken',
+  'unauthorized',
+  'forbidden',
+  'unsupported-codec',
+  'unsupported',
+  'not-found',
+]);
+
+export const isFinal = (error) => FINAL.has(error?.code);
+
+export function explain(error) {
+  if (error?.name === 'UnsupportedError') return ERRORS.unsupported;
+  return ERRORS[error?.code] ?? error?.message ?? String(error);
+}
+
+const DEVICES = { audio: 'Microphone', video: 'Camera', screen: 'Screen' };
+
+/** What a failed getUserMedia or getDisplayMedia means for `kind` (audio, video or screen). */
+export function explainDevice(kind, error) {
+  const device = DEVICES[kind];
+  switch (error.name) {
+    case 'InsecureContext':
+      return `${device} needs a secure page: open this site by https, or on this computer by http://localhost.`;
+    case 'NotAllowedError':
+      return kind === 'screen' ? 'Screen sharing was not allowed.' : `${device} refused: allow it in the address bar.`;
+    case 'NotFoundError':
+    case 'OverconstrainedError':
+      return `No ${device.toLowerCase()} found.`;
+    case 'NotReadableError':
+      return `${device} is in use by another program, or switched off.`;
+    default:
+      return `${device} does not start: ${error.message}`;
+  }
+}
+
+export const CONNECTION = {
+  connecting: 'Connecting…',
+  connected: 'Connected',
+  reconnecting: 'Reconnecting…',
+  repairing: 'Repairing the media path…',
+  ended: 'Left',
+};
+
+export function formatBitrate(bitrate_bps) {
+  if (bitrate_bps >= 1_000_000) return `${(bitrate_bps / 1_000_000).toFixed(1)} Mbit/s`;
+  return `${Math.round(bitrate_bps / 1000)} kbit/s`;
+}
