@@ -52,7 +52,7 @@ id! {
 pub struct Token(pub u64);
 
 /// A synchronisation source of RTP (RFC 3550 section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Ssrc(pub u32);
 
 impl fmt::Display for Ssrc {
