@@ -1,0 +1,15 @@
+//! The load test of Ringside, as a library for its binary and its tests.
+//!
+//! ```text
+//! scenario (what) -> swarm (the one thread that drives all clients) -> measure -> report
+//!                      schedule, media: what is due, without sockets
+//!                      client: signaling, ICE, DTLS, SRTP of one participant
+//! ramp, plan, compare: runs of it; peers: other servers under the same load; proc: what the server costs
+//! ```
+
+pub mod client;
+pub mod media;
+pub mod random;
+pub mod scenario;
+pub mod schedule;
+pub mod sys;
