@@ -52,7 +52,7 @@ impl Handshake {
         Handshake { dtls, client, fingerprints, peer_is_known: false, buffer: vec![0; 2048], next_at: None }
     }
 
-    /// Sends the first flight, or repeats one whose time has come.
+    /// Sends the first flight of a client, or repeats one whose time has come. The first call comes before any datagram.
     pub fn handle_timeout(&mut self, now: Instant, send: impl FnMut(&[u8])) -> Progress {
         if let Err(error) = self.dtls.handle_timeout(now) {
             return Progress::Failed(error.to_string());
@@ -124,6 +124,7 @@ mod tests {
             let mut client = Handshake::new(&one, vec![known], true, now);
             let mut server = Handshake::new(&two, vec![one.fingerprint.clone()], false, now);
             let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+            server.handle_timeout(now, |d| to_client.push(d.to_vec()));
             client.handle_timeout(now, |d| to_server.push(d.to_vec()));
             let mut has_keys = false;
             for _ in 0..20 {

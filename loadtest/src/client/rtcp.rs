@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(&out[12..20], &[0, 10, 0, 5, 0, 0, 1, 3]);
         // small, small, missing, missing, large
         assert_eq!(u16::from_be_bytes([out[20], out[21]]), 0xc000 | 1 << 12 | 1 << 10 | 2 << 4);
-        assert_eq!(&out[22..26], &[0, 2, 2, 86]);
+        assert_eq!(&out[22..26], &[0, 2, 2, 30]);
         assert_eq!(out.len(), 28);
     }
 }

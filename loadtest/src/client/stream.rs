@@ -127,7 +127,7 @@ impl Stream {
         self.reported = (expected, received);
         let span = expected.saturating_sub(before_expected);
         let missing = span.saturating_sub(received.saturating_sub(before_received));
-        let fraction = if span == 0 { 0 } else { (missing * 256 / span).min(255) as u8 };
+        let fraction = (missing * 256).checked_div(span).unwrap_or(0).min(255) as u8;
         (fraction, lost as u32)
     }
 
