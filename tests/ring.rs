@@ -499,3 +499,21 @@ fn a_full_send_buffer_loses_the_run_and_not_the_slot() {
     let counters = ring.counters();
     assert_eq!(counters.messages_sent + counters.send_buffer_full + counters.device_queue_full, 50, "{counters:?}");
 }
+
+#[test]
+fn a_connected_socket_sends_to_its_peer_and_to_nobody_else() {
+    let (peer, other) = (plain_socket(), plain_socket());
+    let mut socket = Socket::bind(loopback(), SocketOptions::default()).unwrap();
+    socket.connect(peer.local_addr().unwrap()).unwrap();
+    let mut ring = Ring::open(RingConfig::default(), vec![socket]).unwrap();
+    send_run(&mut ring, other.local_addr().unwrap(), 10, &[numbered(0, 10)]);
+    send_run(&mut ring, peer.local_addr().unwrap(), 10, &[numbered(1, 10)]);
+    send_run(&mut ring, peer.local_addr().unwrap(), 10, &[numbered(2, 10), numbered(3, 4)]);
+    ring.submit().unwrap();
+    for expected in [numbered(1, 10), numbered(2, 10), numbered(3, 4)] {
+        let mut buffer = [0; 100];
+        let bytes = peer.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..bytes], expected);
+    }
+    assert_eq!((ring.counters().messages_sent, ring.counters().unreachable), (2, 1));
+}

@@ -16,6 +16,9 @@ use super::socket::{RawAddress, Socket};
 use crate::limits;
 use crate::shard::outbox::Destination;
 
+/// Media is not worth waiting for: a full socket buffer is an error at once (counted), never a slot held.
+const DO_NOT_WAIT: i32 = libc::MSG_DONTWAIT;
+
 pub(super) struct Sender {
     pages: Region,
     headers: Box<[Header]>,
@@ -93,16 +96,23 @@ impl Sender {
         };
         let header = &mut self.headers[usize::from(slot)];
         header.fill(socket.fd(), address, len, segment.clamp(1, len));
+        if socket.peer().is_some() {
+            header.message.msg_namelen = 0;
+        }
         if segment < len && !self.unsegmented.is_empty() && self.unsegmented.contains(&destination.address.ip()) {
             self.send_singly(slot, counters);
             self.free.push(slot);
             return None;
         }
-        let message = &raw const self.headers[usize::from(slot)].message;
-        let request = opcode::SendMsg::new(types::Fixed(u32::from(destination.local)), message)
-            // Media is not worth waiting for: a full socket buffer is an error at once (counted), never a slot held.
-            .flags(libc::MSG_DONTWAIT as u32);
-        Some(request.build().user_data(Tag::Send(slot).pack()))
+        let fd = types::Fixed(u32::from(destination.local));
+        let request = if socket.peer().is_some() && segment >= len {
+            let payload: *const u8 = self.payload(slot);
+            opcode::Send::new(fd, payload, len as u32).flags(DO_NOT_WAIT).build()
+        } else {
+            let message = &raw const self.headers[usize::from(slot)].message;
+            opcode::SendMsg::new(fd, message).flags(DO_NOT_WAIT as u32).build()
+        };
+        Some(request.user_data(Tag::Send(slot).pack()))
     }
 
     /// The kernel is done with a slot.
@@ -162,7 +172,7 @@ impl Sender {
                     header.fd,
                     self.payload(slot).add(start).cast(),
                     bytes,
-                    libc::MSG_DONTWAIT,
+                    DO_NOT_WAIT,
                     (&raw const header.address).cast(),
                     header.message.msg_namelen,
                 )
@@ -230,6 +240,7 @@ fn reachable(socket: &Socket, address: SocketAddr) -> Option<SocketAddr> {
         (SocketAddr::V6(_), SocketAddr::V4(v4)) => Some((v4.ip().to_ipv6_mapped(), v4.port()).into()),
         (SocketAddr::V4(_), SocketAddr::V6(_)) => None,
     }
+    .filter(|_| socket.peer().is_none_or(|peer| peer == address))
 }
 
 const _: () = assert!(size_of::<SegmentSize>() == 24, "CMSG_SPACE of a u16");

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 pub struct Socket {
     fd: OwnedFd,
     address: SocketAddr,
+    peer: Option<SocketAddr>,
     granted: Buffers,
 }
 
@@ -79,7 +80,25 @@ impl Socket {
             _ => BindError::Other { address, step: "bind", error },
         })?;
         let address = local_address(raw).map_err(failed("getsockname"))?;
-        Ok(Socket { fd, address, granted })
+        Ok(Socket { fd, address, peer: None, granted })
+    }
+
+    /// Ties the socket to one peer: the kernel looks its route up once, and only that peer is heard. A worker's ports
+    /// serve everybody and stay unconnected; what connecting would save is measured by the `ring` bench.
+    pub fn connect(&mut self, peer: SocketAddr) -> io::Result<()> {
+        let mut raw = RawAddress::ZERO;
+        let length = raw.write(peer);
+        // SAFETY: `raw` is live and holds `length` bytes of a socket address.
+        match unsafe { libc::connect(self.fd.as_raw_fd(), (&raw const raw).cast(), length) } {
+            0 => self.peer = Some(peer),
+            _ => return Err(io::Error::last_os_error()),
+        }
+        Ok(())
+    }
+
+    /// The only peer, where the socket is connected.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Where it is bound, with the port that the kernel chose where 0 was asked for.
