@@ -237,7 +237,7 @@ impl CmSha1 {
             .expect("counter mode takes any length");
     }
 
-    fn tag(&self, data: &[u8], trailer: &[u8]) -> hmac::Tag {
+    pub(super) fn tag(&self, data: &[u8], trailer: &[u8]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.authentication);
         context.update(data);
         context.update(trailer);

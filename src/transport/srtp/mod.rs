@@ -10,6 +10,10 @@ mod keys;
 mod replay;
 
 #[cfg(test)]
+mod differential_tests;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod vector_tests;
 
 use self::cipher::Cipher;
@@ -71,10 +75,15 @@ impl Inbound {
         }
         let sequence = u16::from_be_bytes([packet[2], packet[3]]);
         let ssrc = ssrc_at(packet, 8);
-        let (place, index) = self.rtp_streams.expect_sequence(ssrc, sequence)?;
+        let (place, mut index) = self.rtp_streams.expect_sequence(ssrc, sequence)?;
 
         out[..header_len].copy_from_slice(&packet[..header_len]);
-        self.rtp.open_rtp(packet, header_len, out, ssrc, index)?;
+        let mut opened = self.rtp.open_rtp(packet, header_len, out, ssrc, index);
+        if let (Err(_), Some(later)) = (opened, place.index_after_early_wrap(sequence)) {
+            index = later;
+            opened = self.rtp.open_rtp(packet, header_len, out, ssrc, index);
+        }
+        opened?;
 
         self.rtp_streams.accept(place, ssrc, index);
         Ok(packet.len() - overhead)

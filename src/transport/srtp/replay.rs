@@ -26,6 +26,18 @@ pub(super) enum Place {
     Unknown(usize),
 }
 
+impl Place {
+    /// Where a stream's first packet may stand instead: a sender that began just before a wrap, whose packets
+    /// until then were lost or overtaken. Without this second guess such a stream would stay mute for ever.
+    /// Browsers begin in the lower half to avoid it; other senders begin anywhere.
+    pub(super) fn index_after_early_wrap(self, sequence: u16) -> Option<u64> {
+        match self {
+            Place::Unknown(_) if sequence < SEQUENCE_HALF => Some(1 << 16 | u64::from(sequence)),
+            _ => None,
+        }
+    }
+}
+
 impl Streams {
     pub(super) fn with_capacity_limit(limit: usize) -> Self {
         Streams { streams: Vec::new(), last: 0, limit }
