@@ -1,0 +1,200 @@
+// A participant under test: unmodified mediasoup-client over whatever signaling the page brings. Publishes one colour
+// and one tone, plays what the room sends, and lets the test read colours, tones, frames and times back.
+
+import { Device } from 'mediasoup-client';
+
+const FRAMES_PER_SECOND = 12;
+
+export class Participant {
+  /** producerId -> { peerId, kind, source, owner, consumer, element, analyser } */
+  incoming = new Map();
+  producers = new Map();
+  notifications = [];
+  #signaling;
+  #device = new Device();
+  #audio = new AudioContext();
+  #entered;
+  #enter;
+
+  constructor() {
+    this.#entered = new Promise((resolve) => (this.#enter = resolve));
+  }
+
+  /** `connect(url, roomId, onNotification)` resolves to `{ request(method, data), close() }`. */
+  async join(connect, { url, roomId, name }) {
+    this.name = name;
+    this.#signaling = await connect(url, roomId, (method, data) => this.#notified(method, data));
+    const { rtpCapabilities } = await this.request('get-rtp-capabilities', {});
+    await this.#device.load({ routerRtpCapabilities: rtpCapabilities });
+    this.send = this.#adopt(this.#device.createSendTransport(await this.request('create-transport', { direction: 'send' })));
+    this.receive = this.#adopt(this.#device.createRecvTransport(await this.request('create-transport', { direction: 'recv' })));
+    this.#enter();
+  }
+
+  request(method, data = {}) {
+    return this.#signaling.request(method, data);
+  }
+
+  close() {
+    this.#signaling.close();
+  }
+
+  // ---- sending
+
+  async sendCamera({ colour, width = 320, height = 240, encodings, appData = {} }) {
+    const track = this.#paint(colour, width, height);
+    const producer = await this.send.produce({ track, encodings, appData: { source: 'camera', owner: this.name, ...appData } });
+    this.producers.set('camera', producer);
+    return producer.id;
+  }
+
+  async sendMicrophone({ tone_hz }) {
+    const oscillator = new OscillatorNode(this.#audio, { frequency: tone_hz });
+    const quiet = new GainNode(this.#audio, { gain: 0.4 });
+    const output = this.#audio.createMediaStreamDestination();
+    oscillator.connect(quiet).connect(output);
+    oscillator.start();
+    const producer = await this.send.produce({
+      track: output.stream.getAudioTracks()[0],
+      appData: { source: 'microphone', owner: this.name },
+    });
+    this.producers.set('microphone', producer);
+    return producer.id;
+  }
+
+  async sendScreen() {
+    const stream = await navigator.mediaDevices.getDisplayMedia({ video: { width: 640, height: 360, frameRate: 8 } });
+    const producer = await this.send.produce({
+      track: stream.getVideoTracks()[0],
+      appData: { source: 'screen', owner: this.name },
+    });
+    this.producers.set('screen', producer);
+    return producer.id;
+  }
+
+  async pauseProducer(source, paused) {
+    const producer = this.producers.get(source);
+    if (paused) producer.pause();
+    else producer.resume();
+    await this.request(paused ? 'pause-producer' : 'resume-producer', { producerId: producer.id });
+  }
+
+  // ---- what arrives
+
+  find(owner, source) {
+    return [...this.incoming.values()].find((stream) => stream.owner === owner && stream.source === source);
+  }
+
+  /** The middle of the picture as [r, g, b], or null while there is none. */
+  colour(owner, source = 'camera') {
+    const video = this.find(owner, source)?.element;
+    if (!video || video.readyState < 2) return null;
+    const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    context.drawImage(video, 0, 0);
+    return [...context.getImageData(video.videoWidth / 2, video.videoHeight / 2, 1, 1).data.slice(0, 3)];
+  }
+
+  /** The loudest frequency in Hz, or null in silence. */
+  tone(owner) {
+    const analyser = this.find(owner, 'microphone')?.analyser;
+    if (!analyser) return null;
+    const levels = new Float32Array(analyser.frequencyBinCount);
+    analyser.getFloatFrequencyData(levels);
+    let loudest = 0;
+    for (let bin = 1; bin < levels.length; bin++) if (levels[bin] > levels[loudest]) loudest = bin;
+    return levels[loudest] < -60 ? null : (loudest * this.#audio.sampleRate) / analyser.fftSize;
+  }
+
+  /** framesDecoded, frameWidth, frameHeight, bytesReceived and whatever else the browser counts of one stream. */
+  async inbound(owner, source = 'camera') {
+    const stream = this.find(owner, source);
+    if (!stream) return null;
+    const report = await stream.consumer.getStats();
+    return [...report.values()].find(({ type }) => type === 'inbound-rtp') ?? null;
+  }
+
+  /** Runs `action`, then resolves to the ms until the next frame of that stream was decoded. */
+  async untilNextFrame(owner, source, action, timeout_ms = 5000) {
+    const started = performance.now();
+    await action();
+    let frames = null;
+    for (;;) {
+      const element = this.find(owner, source)?.element;
+      // Frames that were counted before the action do not count.
+      const decoded = element?.getVideoPlaybackQuality().totalVideoFrames ?? 0;
+      frames ??= element ? decoded : 0;
+      if (element && decoded > frames) return performance.now() - started;
+      if (performance.now() - started > timeout_ms) return Infinity;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  #adopt(transport) {
+    transport.on('connect', ({ dtlsParameters }, done, failed) => {
+      this.request('connect-transport', { transportId: transport.id, dtlsParameters }).then(done, failed);
+    });
+    transport.on('produce', ({ kind, rtpParameters, appData }, done, failed) => {
+      this.request('produce', { transportId: transport.id, kind, rtpParameters, appData }).then(done, failed);
+    });
+    return transport;
+  }
+
+  async #notified(method, data) {
+    this.notifications.push({ method, data, at_ms: performance.now() });
+    if (method === 'new-producer') await this.#consume(data);
+    if (method === 'producer-closed') this.#forget((stream, producerId) => producerId === data.producerId);
+    if (method === 'peer-left') this.#forget((stream) => stream.peerId === data.peerId);
+  }
+
+  async #consume({ producerId, peerId }) {
+    await this.#entered;
+    const answer = await this.request('consume', {
+      transportId: this.receive.id,
+      producerId,
+      rtpCapabilities: this.#device.recvRtpCapabilities,
+    });
+    const consumer = await this.receive.consume(answer);
+    const { source, owner } = answer.appData;
+    const element = document.createElement(answer.kind === 'video' ? 'video' : 'audio');
+    Object.assign(element, { autoplay: true, muted: true, playsInline: true, width: 160, title: `${owner} ${source}` });
+    element.srcObject = new MediaStream([consumer.track]);
+    document.body.append(element);
+    const stream = { peerId, kind: answer.kind, source, owner, consumer, element, analyser: null };
+    if (answer.kind === 'audio') stream.analyser = this.#analyse(element.srcObject);
+    this.incoming.set(producerId, stream);
+    stream.resumed_ms = performance.now();
+    await this.request('resume-consumer', { consumerId: answer.id });
+  }
+
+  #forget(matches) {
+    for (const [producerId, stream] of this.incoming) {
+      if (!matches(stream, producerId)) continue;
+      stream.consumer.close();
+      stream.element.remove();
+      this.incoming.delete(producerId);
+    }
+  }
+
+  #analyse(stream) {
+    const analyser = new AnalyserNode(this.#audio, { fftSize: 8192, smoothingTimeConstant: 0.2 });
+    this.#audio.createMediaStreamSource(stream).connect(analyser);
+    return analyser;
+  }
+
+  // One colour, and a small mark that moves, so that every picture differs from the one before.
+  #paint([r, g, b], width, height) {
+    const canvas = Object.assign(document.createElement('canvas'), { width, height });
+    const context = canvas.getContext('2d');
+    let x = 0;
+    const draw = () => {
+      context.fillStyle = `rgb(${r} ${g} ${b})`;
+      context.fillRect(0, 0, width, height);
+      context.fillStyle = '#fff';
+      context.fillRect((x = (x + 7) % width), 4, 12, 12);
+    };
+    draw();
+    setInterval(draw, 1000 / FRAMES_PER_SECOND);
+    return canvas.captureStream(FRAMES_PER_SECOND).getVideoTracks()[0];
+  }
+}
