@@ -163,3 +163,16 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// RTCP that leaves in one datagram: fits every path with its SRTCP trailer.
 pub const RTCP_BYTES: usize = 1_200;
+
+/// Packets asked for in one NACK; the rest is asked for in the next round.
+pub const NACKS_PER_MESSAGE: usize = 256;
+
+/// Transport-wide feedback packets that one transport sends at a time.
+pub const TRANSPORT_CC_PER_REPORT: usize = 8;
+
+/// Packets that are resent in one tick, all receivers together. Full: refused, and asked for again.
+pub const RESENDS_PER_TICK: usize = 1_024;
+
+/// Resent packets of one consumer that are remembered for a round trip, so that none leaves twice. Full: no
+/// more is resent until one is older than that.
+pub const RESENDS_REMEMBERED: usize = 128;

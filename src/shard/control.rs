@@ -3,11 +3,12 @@
 //! A command arrives validated; what is refused here is what only the shard can know: ids that are gone,
 //! tables that are full, names that are taken on a transport.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use rand::RngExt;
 
-use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, TransportId};
+use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Ssrc, TransportId};
 use crate::limits;
 use crate::shard::Shard;
 use crate::shard::command::*;
@@ -116,7 +117,10 @@ impl Shard {
             destination: None,
             streams: Vec::new(),
             producers: Vec::new(),
+            arrivals: None,
+            reference_time: None,
             consumers: Vec::new(),
+            sent_ssrcs: HashMap::new(),
             transport_sequence: 0,
             due: Vec::new(),
             armed: Armed::default(),
@@ -203,7 +207,7 @@ impl Shard {
                     }
                 }
             }
-            transport.next_check.get_or_insert(now);
+            transport.next_report.get_or_insert(now);
         }
         self.arm(now, transport_key);
         Ok(Reply::Done)
@@ -250,7 +254,11 @@ impl Shard {
             return Err(Refusal::TooMany);
         }
         let (room, peer, others) = (transport.room, transport.peer, transport.consumers.clone());
-        let taken = |other: &Consumer| other.ssrc == spec.ssrc || other.rest.mid == spec.mid;
+        let is_taken = |ssrc: &Ssrc| transport.sent_ssrcs.contains_key(ssrc);
+        if is_taken(&spec.ssrc) || spec.rtx_ssrc.as_ref().is_some_and(is_taken) {
+            return Err(Refusal::Conflict);
+        }
+        let taken = |other: &Consumer| other.rest.mid == spec.mid;
         if others.iter().any(|other| self.consumers.at(*other).is_some_and(taken)) {
             return Err(Refusal::Conflict);
         }
@@ -260,7 +268,7 @@ impl Shard {
         if producer.room != room {
             return Err(Refusal::NotFound);
         }
-        let (id, paused) = (spec.id, spec.paused);
+        let (id, paused, ssrc, rtx_ssrc) = (spec.id, spec.paused, spec.ssrc, spec.rtx_ssrc);
         let consumer = Consumer::new(spec, producer, producer_key, transport_key, peer, first, first_rtx);
         let key = self.consumers.insert(consumer).map_err(|_| Refusal::TooMany)?;
         self.names.consumers.insert(id, key);
@@ -268,6 +276,10 @@ impl Shard {
         producer.paused_consumers += u32::from(paused);
         if let Some(transport) = self.transports.at_mut(transport_key) {
             transport.consumers.push(key);
+            transport.sent_ssrcs.insert(ssrc, key);
+            if let Some(ssrc) = rtx_ssrc {
+                transport.sent_ssrcs.insert(ssrc, key);
+            }
             transport.next_report.get_or_insert(now);
         }
         if !paused {
@@ -398,6 +410,7 @@ impl Shard {
         }
         if let Some(transport) = self.transports.at_mut(consumer.transport) {
             transport.consumers.retain(|other| *other != key);
+            transport.sent_ssrcs.retain(|_, other| *other != key);
         }
     }
 

@@ -16,13 +16,16 @@ use std::time::Instant;
 use crate::discard::Discard;
 use crate::media::history::Packet;
 use crate::media::report::Order;
+use crate::media::transport_cc::ArrivalRecord;
 use crate::packet::codec::{PayloadFacts, inspect};
 use crate::packet::extension::{Extension, ExtensionMap, ExtensionValues};
 use crate::packet::rtp::{RtpHeader, padding_len};
 use crate::shard::Shard;
-use crate::shard::producer::Producer;
+use crate::shard::command::Kind;
+use crate::shard::producer::{LAYER_SILENCE, Producer};
 use crate::shard::table::Key;
 use crate::shard::transport::{Stream, Transport};
+use crate::shard::upkeep::CHECK_INTERVAL;
 use crate::transport::srtp::SrtpError;
 
 /// Where the original sequence number of a retransmission stands in front of the payload (RFC 4588 section 4).
@@ -52,7 +55,7 @@ impl Shard {
         let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
         let values = ExtensionValues::read(header.extensions(bytes), &producer.extensions);
         if let (Some(number), Some(transport)) = (values.transport_cc, self.transports.at_mut(key)) {
-            let _ = (number, transport);
+            transport.arrivals.get_or_insert_with(|| Box::new(ArrivalRecord::new(now))).receive(number, arrival);
         }
         let mut incoming = Incoming {
             sequence: header.sequence.0,
@@ -115,15 +118,13 @@ impl Shard {
         if facts.start_of_frame {
             layer.frames += 1;
         }
-        if facts.key_frame && producer.kind == crate::shard::command::Kind::Video {
+        if facts.key_frame && producer.kind == Kind::Video {
             layer.key_frame_count += 1;
             layer.key_frames.key_frame_arrived();
             layer.nack.key_frame(arrived.sequence);
         }
-        let first_of_layer = layer
-            .last_packet
-            .replace(now)
-            .is_none_or(|last| now.duration_since(last) >= crate::shard::producer::LAYER_SILENCE);
+        let first_of_layer =
+            layer.last_packet.replace(now).is_none_or(|last| now.duration_since(last) >= LAYER_SILENCE);
 
         let mut packet = Packet::new(arrived.sequence, incoming.timestamp, incoming.payload_len);
         packet.marker = header.marker;
@@ -145,6 +146,10 @@ impl Shard {
             self.egress.held.push((stream.producer, stream.layer));
         }
         if first_of_layer && producer.layers.len() > 1 {
+            let transport = producer.transport;
+            if let Some(transport) = self.transports.at_mut(transport) {
+                transport.next_check.get_or_insert(now + CHECK_INTERVAL);
+            }
             self.choose_layers(now, stream.producer);
         }
         Ok(())

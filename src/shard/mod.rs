@@ -11,7 +11,9 @@
 //! | media out: decided, sealed, joined into messages | [`egress`] |
 //! | STUN, DTLS, and what follows when a path changes | `path` |
 //! | feedback from receivers and senders | `feedback` |
-//! | what is due by the clock: reports, repairs, key frames | `upkeep` |
+//! | what receivers ask for again | `resend` |
+//! | what is due by the clock: repairs, key frames, silent layers | `upkeep` |
+//! | reports to senders and receivers | `reports` |
 //! | commands | `control` |
 
 pub mod command;
@@ -25,6 +27,8 @@ mod layers;
 pub mod outbox;
 mod path;
 mod producer;
+mod reports;
+mod resend;
 mod room;
 mod staged;
 mod statistics;
@@ -47,7 +51,6 @@ use crate::limits;
 use crate::media::history::History;
 use crate::packet::classify::{DatagramKind, classify};
 use crate::packet::extension::AbsSendTime;
-use crate::packet::ntp::Ntp;
 use crate::transport::dtls::Identity;
 
 use command::Event;
@@ -103,6 +106,8 @@ pub struct Shard {
     egress: Egress,
     staged: Staged,
     timers: Timers<Transport>,
+    /// Packets that receivers asked for again in this tick.
+    resends: Vec<(Key<Consumer>, u16)>,
     /// Consumers whose layer or reason may be other than was last told.
     changed: Vec<Key<Consumer>>,
     events: VecDeque<Event>,
@@ -152,6 +157,7 @@ impl Shard {
             egress: Egress::default(),
             staged: Staged::default(),
             timers: Timers::new(),
+            resends: Vec::new(),
             changed: Vec::new(),
             events: VecDeque::new(),
             discards: Discards::default(),
@@ -208,6 +214,7 @@ impl Shard {
             self.discards.add(Discard::NoSlot, refused);
         }
         self.flush_media(now, outbox);
+        self.flush_resends(now, outbox);
         self.tell_changes(now);
     }
 
@@ -254,11 +261,6 @@ impl Shard {
 impl Clock {
     fn unix(&self, now: Instant) -> Duration {
         self.unix_at_start + now.saturating_duration_since(self.start)
-    }
-
-    #[allow(dead_code)]
-    fn ntp(&self, now: Instant) -> Ntp {
-        Ntp::from_unix(self.unix(now))
     }
 
     fn abs_send_time(&self, now: Instant) -> u32 {

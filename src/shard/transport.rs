@@ -1,11 +1,13 @@
 //! One peer's secured path as a shard keeps it: the ICE, DTLS and SRTP machines, the SSRCs that arrive on it,
 //! and the consumers that leave on it.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, Ssrc, TransportId};
 use crate::limits::STREAMS_PER_TRANSPORT;
-use crate::media::report::RateMeter;
+use crate::media::report::{Echo, RateMeter};
+use crate::media::transport_cc::ArrivalRecord;
 use crate::shard::command::{Direction, DtlsState, IceState};
 use crate::shard::consumer::Consumer;
 use crate::shard::outbox::Destination;
@@ -31,8 +33,14 @@ pub struct Transport {
 
     pub streams: Vec<Stream>,
     pub producers: Vec<Key<Producer>>,
+    /// When packets arrived, for transport-wide feedback; begins with the first that carries a number.
+    pub arrivals: Option<Box<ArrivalRecord>>,
+    /// The peer's reference time, to be answered with the next report (RFC 3611 section 4.4).
+    pub reference_time: Option<(Ssrc, Echo)>,
 
     pub consumers: Vec<Key<Consumer>>,
+    /// By the SSRCs that they are sent under, retransmissions included: feedback names those.
+    pub sent_ssrcs: HashMap<Ssrc, Key<Consumer>>,
     /// Sequence number of the next packet that carries one (transport-wide congestion control).
     pub transport_sequence: u64,
     /// Runs of this tick: index of the run, and whose copy of it.

@@ -1,53 +1,143 @@
-//! What the clock asks for: consent, handshakes, repairs, key frames, feedback, reports, layers that fell silent.
+//! What the clock asks for: consent, handshakes, repairs, key frames, layers that fell silent.
 //!
-//! A transport is kept up when its earliest deadline comes; each part looks whether its own has. All RTCP that
-//! Ringside sends by itself is written here.
+//! A transport is kept up when its earliest deadline comes; each part looks whether its own has.
 
 use std::time::{Duration, Instant};
 
 use crate::discard::Discard;
-use crate::limits::RTCP_BYTES;
+use crate::ids::Ssrc;
+use crate::limits::{NACKS_PER_MESSAGE, RTCP_BYTES};
+use crate::packet::rtcp::{write_full_intra_request, write_nack, write_picture_loss};
+use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
+use crate::shard::producer::Producer;
 use crate::shard::table::Key;
 use crate::shard::transport::Transport;
 
-/// Reports of video and of what a transport receives; a third of the usual RTCP interval, so that a browser
-/// learns of loss and round trip while it still helps.
-#[allow(dead_code)]
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Sender reports of audio may be rarer (RFC 3550 section 6.2 recommends 5 s); the first comes at once.
+/// How often the layers of a simulcast source are looked at.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The SSRC that Ringside's own feedback and receiver reports come from. Browsers look at the media SSRC only.
+pub const REPORTER: Ssrc = Ssrc(1);
 
 impl Shard {
     pub(super) fn deadline_of(&self, now: Instant, key: Key<Transport>) -> Option<Instant> {
         let transport = self.transports.at(key)?;
-        let own = [
-            transport.ice.next_deadline(),
-            transport.dtls.next_deadline(),
-            transport.next_report,
-            transport.next_check,
-        ];
-        let layers = transport.producers.iter().filter_map(|producer| self.producers.at(*producer));
-        let of_layers = layers
-            .flat_map(|producer| &producer.layers)
-            .flat_map(|layer| [layer.nack.next_deadline(), layer.key_frames.next_deadline(now)]);
-        own.into_iter().chain(of_layers).flatten().min()
+        let path = [transport.ice.next_deadline(), transport.dtls.next_deadline()];
+        if !transport.is_connected() {
+            return path.into_iter().flatten().min();
+        }
+        let arrivals = transport.arrivals.as_ref().and_then(|arrivals| arrivals.next_deadline());
+        let own = [arrivals, transport.next_report, transport.next_check];
+        let producers = transport.producers.iter().filter_map(|producer| self.producers.at(*producer));
+        let of_layers = producers.flat_map(|producer| {
+            producer.layers.iter().filter(|layer| layer.ssrc.is_some()).flat_map(move |layer| {
+                let nack = layer.nack.next_deadline().filter(|_| producer.feedback.nack);
+                let key_frame = layer.key_frames.next_deadline(now).filter(|_| producer.may_be_asked());
+                [nack, key_frame]
+            })
+        });
+        path.into_iter().chain(own).chain(of_layers).flatten().min()
     }
 
     pub(super) fn keep_up(&mut self, now: Instant, key: Key<Transport>) {
         self.keep_path(now, key);
-        self.check_layers(now, key);
+        if self.transports.at(key).is_some_and(Transport::is_connected) {
+            self.ask_for_missing(now, key);
+            self.send_transport_feedback(now, key);
+            self.send_reports(now, key);
+            self.check_layers(now, key);
+        }
         self.arm(now, key);
     }
 
     fn keep_path(&mut self, now: Instant, key: Key<Transport>) {
         let Some(transport) = self.transports.at_mut(key) else { return };
         let outcome = transport.ice.handle_timeout(now);
-        transport.dtls.handle_timeout(now);
+        if transport.dtls.next_deadline().is_some_and(|at| at <= now) {
+            transport.dtls.handle_timeout(now);
+            self.advance_dtls(now, key);
+        }
         if outcome.selected_changed {
             self.follow_selected(now, key);
         }
-        self.advance_dtls(now, key);
+        if outcome.state_changed {
+            self.tell_state(key);
+        }
+    }
+
+    /// NACKs for what is missing of every layer that arrives on a transport.
+    fn ask_for_missing(&mut self, now: Instant, key: Key<Transport>) {
+        let Some(transport) = self.transports.at(key) else { return };
+        let rtt = transport.rtt;
+        for at in 0..transport.producers.len() {
+            let Some(producer_key) = self.transports.at(key).and_then(|t| t.producers.get(at).copied()) else { break };
+            let layers = self.producers.at(producer_key).map_or(0, |producer| producer.layers.len());
+            for layer in 0..layers {
+                self.ask_for_missing_of(now, key, producer_key, layer, rtt);
+            }
+            self.request_key_frames(now, producer_key);
+        }
+    }
+
+    fn ask_for_missing_of(
+        &mut self,
+        now: Instant,
+        key: Key<Transport>,
+        producer_key: Key<Producer>,
+        layer: usize,
+        rtt: Option<Duration>,
+    ) {
+        let Some(producer) = self.producers.at_mut(producer_key) else { return };
+        let (may_nack, is_video) = (producer.feedback.nack, producer.needs_key_frame());
+        let layer = &mut producer.layers[layer];
+        let Some(ssrc) = layer.ssrc.filter(|_| may_nack) else { return };
+        if layer.nack.next_deadline().is_some_and(|at| at <= now) {
+            let (mut missing, mut count) = ([SeqNo(0); NACKS_PER_MESSAGE], 0);
+            layer.nack.due(now, rtt, |sequence| {
+                if let Some(place) = missing.get_mut(count) {
+                    *place = SeqNo(sequence);
+                    count += 1;
+                }
+            });
+            if is_video && layer.nack.take_key_frame_request() && !layer.consumers.is_empty() {
+                layer.key_frames.ask();
+            }
+            self.send_rtcp(now, key, |out| write_nack(out, REPORTER, ssrc, missing[..count].iter().copied()));
+        }
+    }
+
+    /// Sends the key frame requests whose time has come.
+    pub(super) fn request_key_frames(&mut self, now: Instant, producer_key: Key<Producer>) {
+        let Some(producer) = self.producers.at_mut(producer_key).filter(|producer| producer.may_be_asked()) else {
+            return;
+        };
+        let (key, layers, by_pli) = (producer.transport, producer.layers.len(), producer.feedback.pli);
+        if !self.transports.at(key).is_some_and(Transport::is_connected) {
+            return;
+        }
+        for at in 0..layers {
+            let Some(layer) = self.producers.at_mut(producer_key).map(|producer| &mut producer.layers[at]) else {
+                return;
+            };
+            if layer.consumers.is_empty() {
+                layer.key_frames.withdraw();
+            }
+            let Some(ssrc) = layer.ssrc else { continue };
+            if !layer.key_frames.poll(now) {
+                continue;
+            }
+            if by_pli {
+                layer.plis_sent += 1;
+                self.send_rtcp(now, key, |out| write_picture_loss(out, REPORTER, ssrc));
+            } else {
+                layer.firs_sent += 1;
+                layer.fir_sequence = layer.fir_sequence.wrapping_add(1);
+                let request = (ssrc, layer.fir_sequence);
+                self.send_rtcp(now, key, |out| write_full_intra_request(out, REPORTER, [request]));
+            }
+        }
+        self.arm(now, key);
     }
 
     /// A simulcast layer that fell silent is left by its consumers.
@@ -56,20 +146,27 @@ impl Shard {
         if transport.next_check.is_none_or(|at| at > now) {
             return;
         }
-        transport.next_check = (!transport.producers.is_empty()).then(|| now + CHECK_INTERVAL);
+        transport.next_check = None;
+        let mut any_alive = false;
         for producer_key in transport.producers.clone() {
             let Some(producer) = self.producers.at_mut(producer_key) else { continue };
+            if producer.layers.len() == 1 {
+                continue;
+            }
             let alive = producer.alive(now);
-            if producer.layers.len() > 1 && producer.was_alive != alive {
-                producer.was_alive = alive;
+            any_alive |= alive != 0;
+            if std::mem::replace(&mut producer.was_alive, alive) != alive {
+                self.changed.extend(&producer.consumers);
                 self.choose_layers(now, producer_key);
             }
+        }
+        if let Some(transport) = self.transports.at_mut(key).filter(|_| any_alive) {
+            transport.next_check = Some(now + CHECK_INTERVAL);
         }
     }
 
     /// Writes one RTCP datagram to a peer, sealed. `write` gets room for it and returns the length, or `None`
     /// when there is nothing to send.
-    #[allow(dead_code)]
     pub(super) fn send_rtcp(
         &mut self,
         now: Instant,
@@ -83,5 +180,12 @@ impl Shard {
         let Some(len) = keys.outbound.seal_rtcp(slot, len) else { return };
         self.staged.commit(destination, len);
         transport.sent.count(1, len, now);
+    }
+}
+
+impl Producer {
+    /// Whether a key frame request makes sense: the source has them, and sends.
+    fn may_be_asked(&self) -> bool {
+        self.needs_key_frame() && !self.paused
     }
 }

@@ -1,0 +1,120 @@
+//! Packets that a receiver asked for again, from the shared history over the consumer's RTX stream (RFC 4588).
+//!
+//! The resent packet is what this consumer was sent, rewritten the same way: its number, timestamp and VP8
+//! picture are worked out again from the same segment of its numbering. Nothing is sent twice within a round
+//! trip, and nothing from before a layer switch.
+
+use std::time::{Duration, Instant};
+
+use crate::discard::Discard;
+use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, RESENDS_REMEMBERED};
+use crate::media::header::Departure;
+use crate::media::history::{History, Packet};
+use crate::media::rewriter::Rewrite;
+use crate::shard::Shard;
+use crate::shard::consumer::{Consumer, Rtx};
+use crate::shard::outbox::Outbox;
+use crate::shard::table::Key;
+use crate::shard::transport::Keys;
+
+const OSN_BYTES: usize = 2;
+
+/// Until the receiver has reported.
+const ASSUMED_RTT: Duration = Duration::from_millis(100);
+
+impl Shard {
+    pub(super) fn flush_resends(&mut self, now: Instant, outbox: &mut impl Outbox) {
+        if self.resends.is_empty() {
+            return;
+        }
+        let mut resends = std::mem::take(&mut self.resends);
+        for (consumer, sequence) in resends.drain(..) {
+            if let Err(discard) = self.resend(now, consumer, sequence, outbox) {
+                self.discards.count(discard);
+            }
+        }
+        self.resends = resends;
+    }
+
+    fn resend(
+        &mut self,
+        now: Instant,
+        key: Key<Consumer>,
+        sequence: u16,
+        outbox: &mut impl Outbox,
+    ) -> Result<(), Discard> {
+        let consumer = self.consumers.at_mut(key).ok_or(Discard::ResendRefused)?;
+        let producer = self.producers.at(consumer.producer).ok_or(Discard::ResendRefused)?;
+        let layer = consumer.selector.current().ok_or(Discard::ResendRefused)?;
+        let source = consumer.rewriter.source_of(sequence).ok_or(Discard::ResendRefused)?;
+        let number = producer.layers[layer as usize].index.find(source).ok_or(Discard::Overwritten)?;
+        let packet = self.history.packet(number).ok_or(Discard::Overwritten)?;
+        let rewrite = consumer.rewriter.again(packet).ok_or(Discard::ResendRefused)?;
+        let rtt = consumer.transmission.rtt().unwrap_or(ASSUMED_RTT);
+        let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
+        if !rtx.may_resend(sequence, now, rtt) {
+            return Err(Discard::ResendRefused);
+        }
+        let transport = self.transports.at_mut(consumer.transport).ok_or(Discard::NotConnected)?;
+        let destination = transport.destination.ok_or(Discard::NotConnected)?;
+        let keys = transport.keys.as_mut().ok_or(Discard::NotConnected)?;
+        let needed = HEADER_BYTES + OSN_BYTES + packet.payload_len as usize + keys.profile.rtp_overhead();
+        if needed > DATAGRAM_BYTES + HEADER_BYTES {
+            return Err(Discard::Oversized);
+        }
+        let slot = outbox.reserve(destination, needed).ok_or(Discard::NoSlot)?;
+        let departure = Departure {
+            abs_send_time: self.clock.abs_send_time(now),
+            transport_sequence: transport.transport_sequence as u16,
+        };
+        if rtx.header.has_transport_cc() {
+            transport.transport_sequence += 1;
+        }
+        let len = rtx.write(packet, &rewrite, departure, slot, keys, &self.history);
+        outbox.commit(len, len);
+        consumer.rest.resent += 1;
+        transport.sent.count(1, len, now);
+        self.counters.packets_sent += 1;
+        self.counters.bytes_sent += len as u64;
+        self.counters.messages_sent += 1;
+        Ok(())
+    }
+}
+
+impl Rtx {
+    /// `false` when the same packet left less than a round trip ago: the answer is on its way.
+    fn may_resend(&mut self, sequence: u16, now: Instant, rtt: Duration) -> bool {
+        self.resent.retain(|(_, at)| now.saturating_duration_since(*at) < rtt);
+        if self.resent.len() == RESENDS_REMEMBERED || self.resent.iter().any(|(other, _)| *other == sequence) {
+            return false;
+        }
+        self.resent.push((sequence, now));
+        true
+    }
+
+    /// The packet as this consumer was sent it, behind its original sequence number.
+    fn write(
+        &mut self,
+        packet: &Packet,
+        rewrite: &Rewrite,
+        departure: Departure,
+        out: &mut [u8],
+        keys: &mut Keys,
+        history: &History,
+    ) -> usize {
+        self.sequence += 1;
+        let own = Rewrite { sequence: self.sequence, ..*rewrite };
+        let at = self.header.write(out, packet, &own, departure, false);
+        let payload = history.payload(packet);
+        let end = at + OSN_BYTES + payload.len();
+        out[at..at + OSN_BYTES].copy_from_slice(&(rewrite.sequence as u16).to_be_bytes());
+        out[at + OSN_BYTES..end].copy_from_slice(payload);
+        if let Some(descriptor) = &packet.vp8
+            && let Some(ids) = rewrite.picture_ids(descriptor)
+        {
+            // The descriptor fits: the payload that it was read from was just copied.
+            let _ = descriptor.write_into(payload, ids, &mut out[at + OSN_BYTES..end]);
+        }
+        keys.outbound.seal_rtp_in_place(out, at, end, self.ssrc, self.sequence)
+    }
+}
