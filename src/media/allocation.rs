@@ -1,1 +1,0 @@
-//! How a receiver's bandwidth is shared among its consumers.

@@ -1,0 +1,333 @@
+//! Rooms and links as users meet them; each test reads as what a viewer would notice.
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Three spatial by three temporal layers: 150, 500 and 1,500 kbit/s at the full frame rate.
+fn simulcast() -> Offer {
+    let mut offer = Offer::new(3, 3);
+    for (spatial, kbps) in [150u64, 500, 1500].into_iter().enumerate() {
+        for (temporal, percent) in [50, 70, 100].into_iter().enumerate() {
+            offer.observe(spatial as u8, temporal as u8, kbps * 10 * percent);
+        }
+    }
+    offer
+}
+
+fn single(bps: u64) -> Offer {
+    let mut offer = Offer::new(1, 1);
+    offer.observe(0, 0, bps);
+    offer
+}
+
+fn camera(priority: u8) -> Demand {
+    Demand::new(SourceClass::Camera, priority, None, simulcast(), Grant::default())
+}
+
+fn screen() -> Demand {
+    Demand::new(SourceClass::ScreenShare, 1, None, single(1_000_000), Grant::default())
+}
+
+fn microphone() -> Demand {
+    Demand::new(SourceClass::Microphone, 1, None, single(40_000), Grant::default())
+}
+
+fn layers(spatial: u8, temporal: u8) -> Option<Layers> {
+    Some(Layers { spatial, temporal })
+}
+
+struct Link {
+    now: Instant,
+    allocator: Allocator,
+    demands: Vec<Demand>,
+    changes: usize,
+}
+
+impl Link {
+    fn new(demands: Vec<Demand>) -> Link {
+        Link { now: Instant::now(), allocator: Allocator::new(), demands, changes: 0 }
+    }
+
+    fn at(&mut self, kbps: u64) -> Allocated {
+        let before = self.granted();
+        let allocated = self.allocator.allocate(Some(kbps * 1000), self.now, &mut self.demands);
+        self.changes += self.granted().iter().zip(before).filter(|(a, b)| *a != b).count();
+        if let Some(next) = allocated.next_raise_bps {
+            assert!(next <= allocated.wanted_bps * 115 / 100 + 1);
+        }
+        let sum: u64 = self.demands.iter().map(cost).sum();
+        assert_eq!(sum, allocated.granted_bps, "the sum is what was granted");
+        allocated
+    }
+
+    /// Decides each 200 ms for some time.
+    fn hold(&mut self, kbps: u64, for_ms: u32) {
+        for _ in 0..for_ms / 200 {
+            self.now += 200 * MS;
+            self.at(kbps);
+        }
+    }
+
+    fn granted(&self) -> Vec<Option<Layers>> {
+        self.demands.iter().map(|demand| demand.grant.layers).collect()
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        self.demands.iter().map(|demand| demand.grant.reason).collect()
+    }
+}
+
+fn cost(demand: &Demand) -> u64 {
+    match demand.class {
+        SourceClass::Microphone if !demand.paused => demand.offer.best_bps(),
+        _ => demand.grant.layers.map_or(0, |layers| demand.offer.bps(layers)),
+    }
+}
+
+#[test]
+fn a_wide_link_gives_everybody_the_best() {
+    let mut link = Link::new(vec![camera(1), camera(1), screen(), microphone()]);
+    let allocated = link.at(10_000);
+    assert_eq!(link.granted(), [layers(2, 2), layers(2, 2), layers(0, 0), None]);
+    assert_eq!(link.reasons(), [Reason::Full; 4]);
+    assert_eq!((allocated.granted_bps, allocated.next_raise_bps), (4_040_000, None));
+    assert_eq!(allocated.wanted_bps, 4_040_000);
+}
+
+#[test]
+fn without_an_estimate_there_is_no_limit() {
+    let mut link = Link::new(vec![camera(1); 20]);
+    link.allocator.allocate(None, link.now, &mut link.demands);
+    assert!(link.granted().iter().all(|granted| *granted == layers(2, 2)));
+}
+
+#[test]
+fn audio_goes_first_and_is_never_cut() {
+    let mut link = Link::new(vec![camera(255), screen(), microphone(), microphone()]);
+    let allocated = link.at(100);
+    assert_eq!(link.granted(), [None; 4]);
+    assert_eq!(link.reasons(), [Reason::Bandwidth, Reason::Bandwidth, Reason::Full, Reason::Full]);
+    assert_eq!(allocated.granted_bps, 80_000);
+    assert_eq!(allocated.next_raise_bps, Some(80_000 + 75_000));
+}
+
+#[test]
+fn audio_alone_above_the_estimate_is_still_sent() {
+    let mut link = Link::new(vec![microphone(), microphone(), camera(1)]);
+    assert_eq!(link.at(50).granted_bps, 80_000);
+}
+
+#[test]
+fn one_layer_for_each_comes_before_more_for_any() {
+    let mut link = Link::new(vec![camera(255), camera(1), camera(1), camera(1)]);
+    link.at(4 * 75 + 20);
+    assert_eq!(link.granted(), [layers(0, 0); 4]);
+    assert_eq!(link.reasons(), [Reason::Bandwidth; 4]);
+}
+
+#[test]
+fn a_screen_share_comes_before_cameras() {
+    let mut link = Link::new(vec![camera(255), camera(255), screen()]);
+    link.at(1050);
+    assert_eq!(link.granted(), [None, None, layers(0, 0)], "50 kbit/s are no camera");
+    link.demands.iter_mut().for_each(|demand| demand.grant = Grant::default());
+    link.at(1200);
+    assert_eq!(link.granted(), [layers(0, 0), layers(0, 0), layers(0, 0)]);
+}
+
+#[test]
+fn equals_share_and_priority_climbs_faster() {
+    let mut link = Link::new(vec![camera(9), camera(9), camera(9)]);
+    link.at(3 * 500 * 115 / 100 + 30);
+    assert_eq!(link.granted(), [layers(1, 2); 3]);
+    let mut link = Link::new(vec![camera(1), camera(255), camera(1)]);
+    link.at(1900);
+    assert_eq!(link.granted(), [layers(0, 0), layers(2, 2), layers(0, 0)]);
+    let mut link = Link::new(vec![camera(1), camera(2)]);
+    link.at(1000);
+    let (low, high) = (cost(&link.demands[0]), cost(&link.demands[1]));
+    assert!(high > low, "{high} {low}");
+    assert!(low > 75_000, "the lesser one climbs too");
+}
+
+#[test]
+fn cameras_get_motion_before_sharpness_and_screens_the_other_way() {
+    let ladder = |class| {
+        let steps = Steps::of(&simulcast(), class, None);
+        (0..STEPS as u8).filter_map(|n| steps.layers(n)).map(|l| (l.spatial, l.temporal)).collect::<Vec<_>>()
+    };
+    assert_eq!(ladder(SourceClass::Camera), [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]);
+    assert_eq!(ladder(SourceClass::ScreenShare), [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]);
+}
+
+#[test]
+fn a_preference_is_a_cap_and_says_so() {
+    let mut link = Link::new(vec![camera(1)]);
+    link.demands[0].preferred = layers(1, 0);
+    link.at(10_000);
+    assert_eq!(link.granted(), [layers(1, 0)]);
+    assert_eq!(link.reasons(), [Reason::Preferred]);
+    link.demands[0].preferred = layers(7, 7);
+    link.at(10_000);
+    assert_eq!((link.granted(), link.reasons()), (vec![layers(2, 2)], vec![Reason::Full]));
+}
+
+#[test]
+fn a_layer_that_stops_arriving_is_left_and_explained() {
+    let mut link = Link::new(vec![camera(1)]);
+    link.at(10_000);
+    link.demands[0].offer.stop(2);
+    link.at(10_000);
+    assert_eq!((link.granted(), link.reasons()), (vec![layers(1, 2)], vec![Reason::ProducerUplink]));
+    link.demands[0].offer.stop(1);
+    link.demands[0].offer.stop(0);
+    link.at(10_000);
+    assert_eq!((link.granted(), link.reasons()), (vec![None], vec![Reason::LayerInactive]));
+    link.demands[0].offer = simulcast();
+    link.at(10_000);
+    assert_eq!(link.granted(), [layers(2, 2)], "its return is not held up: bandwidth was not the cause");
+}
+
+#[test]
+fn if_only_a_larger_layer_arrives_than_is_wanted_that_one_is_sent() {
+    let mut link = Link::new(vec![camera(1)]);
+    link.demands[0].preferred = layers(0, 2);
+    link.demands[0].offer.stop(0);
+    link.at(10_000);
+    assert_eq!(link.granted(), [layers(1, 2)]);
+}
+
+#[test]
+fn a_stream_without_temporal_layers_climbs_all_the_same() {
+    let mut offer = Offer::new(3, 3);
+    (0..3).for_each(|spatial| offer.observe(spatial, 0, 200_000 * (spatial as u64 + 1)));
+    let mut link = Link::new(vec![Demand::new(SourceClass::Camera, 1, None, offer, Grant::default())]);
+    link.at(5000);
+    assert_eq!(link.granted(), [layers(2, 0)]);
+}
+
+#[test]
+fn a_link_that_shrinks_lowers_at_once_and_one_that_grows_raises_with_patience() {
+    let mut link = Link::new(vec![camera(1), microphone()]);
+    link.hold(2000, 1000);
+    assert_eq!(link.granted()[0], layers(2, 2));
+    link.hold(600, 200);
+    assert_eq!(link.granted()[0], layers(1, 2), "at the first decision");
+    link.hold(2000, 3800);
+    assert_eq!(link.granted()[0], layers(1, 2), "not so soon");
+    link.hold(2000, 400);
+    assert_eq!(link.granted()[0], layers(2, 2));
+}
+
+#[test]
+fn nobody_is_raised_without_headroom() {
+    let mut link = Link::new(vec![camera(1)]);
+    link.hold(600, 20_000);
+    assert_eq!(link.granted(), [layers(1, 2)]);
+    link.hold(1049 + 150, 20_000);
+    assert_eq!(link.granted(), [layers(1, 2)], "1,050 kbit/s at 15 frames need 1,207");
+    link.hold(1210, 20_000);
+    assert_eq!(link.granted(), [layers(2, 1)]);
+}
+
+#[test]
+fn an_estimate_that_swings_by_ten_percent_switches_nothing() {
+    let mut link = Link::new(vec![camera(1); 4]);
+    link.hold(2300, 2000);
+    link.hold(2530, 400);
+    link.hold(2300, 5000);
+    link.changes = 0;
+    for n in 0..300u64 {
+        link.hold(2300 + 230 * (n % 2), 200);
+    }
+    assert_eq!(link.changes, 0);
+}
+
+/// A link between two layers, whose estimate falls as soon as the upper one is sent and recovers after: the
+/// worst case of pumping.
+#[test]
+fn raises_that_fail_become_rarer() {
+    let mut link = Link::new(vec![camera(1)]);
+    let mut raises = Vec::new();
+    let mut kbps = 800;
+    for step in 0..5 * 300 {
+        link.hold(kbps, 200);
+        let high = link.granted()[0].is_some_and(|granted| granted.spatial == 2);
+        if high && kbps > 1000 {
+            raises.push(step / 5);
+            kbps = 700;
+        } else {
+            kbps = (kbps + 50).min(1300);
+        }
+    }
+    assert!((3..=9).contains(&raises.len()), "in five minutes: {raises:?}");
+    let gaps: Vec<_> = raises.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.windows(2).all(|pair| pair[1] >= pair[0]), "{gaps:?}");
+    assert!(*gaps.last().unwrap() >= 60);
+}
+
+#[test]
+fn a_newcomer_takes_from_the_upper_layers_of_others_not_from_their_picture() {
+    let mut link = Link::new(vec![camera(1), camera(1), camera(1)]);
+    link.hold(1200, 5000);
+    let before = link.granted();
+    assert!(before.iter().all(|granted| granted.is_some()));
+    link.demands.push(screen());
+    link.hold(1230, 200);
+    assert_eq!(link.granted(), [layers(0, 0), layers(0, 0), layers(0, 0), layers(0, 0)]);
+}
+
+#[test]
+fn among_equals_the_holder_of_a_step_keeps_it() {
+    let mut link = Link::new(vec![camera(1), camera(1)]);
+    link.demands[0].preferred = layers(0, 2);
+    link.hold(750, 1000);
+    assert_eq!(link.granted(), [layers(0, 2), layers(1, 2)]);
+    link.demands[0].preferred = None;
+    link.changes = 0;
+    link.hold(740, 30_000);
+    assert_eq!(link.changes, 0, "{:?}", link.granted());
+}
+
+#[test]
+fn a_pause_costs_nothing_and_ends_at_once() {
+    let mut link = Link::new(vec![camera(1), camera(1)]);
+    link.hold(1000, 1000);
+    link.demands[0].paused = true;
+    let allocated = link.at(1000);
+    assert_eq!((link.granted()[0], link.reasons()[0]), (None, Reason::Paused));
+    assert!(allocated.wanted_bps <= 1_500_000);
+    link.hold(1000, 10_000);
+    link.demands[0].paused = false;
+    link.at(1000);
+    assert!(link.granted()[0].is_some(), "no headroom and no patience for the first picture after a pause");
+}
+
+#[test]
+fn fifty_consumers_of_fifty_priorities_stay_within_the_estimate() {
+    let mut link = Link::new((0..50).map(|n| camera(1 + n * 5)).collect());
+    for kbps in [100, 1000, 3750, 5000, 10_000, 30_000, 87_000] {
+        let allocated = link.at(kbps);
+        assert!(allocated.granted_bps <= kbps * 1000, "{kbps}: {allocated:?}");
+        assert!(kbps < 4000 || link.granted().iter().all(|granted| granted.is_some()));
+        link.now += 100_000 * MS;
+    }
+    assert!(link.granted().iter().all(|granted| *granted == layers(2, 2)));
+}
+
+#[test]
+fn the_same_question_gets_the_same_answer() {
+    let run = || {
+        let mut link = Link::new((0..30).map(|n| camera(1 + n % 11)).collect());
+        let start = link.now;
+        let mut all = Vec::new();
+        for n in 0..50u64 {
+            link.now = start + MS * n as u32 * 500;
+            link.at(500 + n * n * 7 % 9000);
+            all.push(link.granted());
+        }
+        all
+    };
+    assert_eq!(run(), run());
+}
