@@ -226,6 +226,8 @@ fn blank() -> Config {
         workers: None,
         audio_top_n: 0,
         uplink_bitrate_bps: None,
+        hold: Duration::ZERO,
+        history_bytes: 0,
         log_level: LevelFilter::INFO,
         log_tags: Vec::new(),
     }

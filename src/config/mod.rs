@@ -61,6 +61,11 @@ pub struct Config {
     /// Cap on each peer's uplink; `None` is no cap.
     pub uplink_bitrate_bps: Option<u32>,
 
+    /// How long the first packet of a video frame may wait for the last one.
+    pub hold: Duration,
+    /// Payload bytes that each worker keeps for retransmission.
+    pub history_bytes: usize,
+
     pub log_level: LevelFilter,
     pub log_tags: Vec<LogTag>,
 }

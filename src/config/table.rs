@@ -241,6 +241,25 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "hold-max-us",
+        group: Group::Media,
+        value: "MICROSECONDS",
+        default: "1000",
+        help: "How long the first packets of a video frame wait for the rest, to leave together; a receiver cannot show \
+               the frame sooner anyway. 0 sends each at once, for more CPU per packet",
+        store: |config, text| put(&mut config.hold, number(text, 0, 5_000).map(Duration::from_micros)),
+        ..ROW
+    },
+    Setting {
+        name: "history-mib",
+        group: Group::Media,
+        value: "MIB",
+        default: "16",
+        help: "Memory of each worker for packets that receivers may ask for again; 16 are 2 s of 60 Mbit/s arriving",
+        store: |config, text| put(&mut config.history_bytes, number(text, 1, 4_096).map(|mib: usize| mib << 20)),
+        ..ROW
+    },
+    Setting {
         name: "log-level",
         group: Group::Logging,
         value: "LEVEL",
