@@ -120,7 +120,7 @@ pub struct TimeoutOutcome {
 pub struct IceLite {
     credentials: Credentials,
     /// Those before a restart, valid until the first check with the restarted ones.
-    previous: Option<Credentials>,
+    previous: Option<Box<Credentials>>,
     tuples: Vec<KnownTuple>,
     selected: Option<Tuple>,
     state: IceState,
@@ -142,13 +142,13 @@ impl IceLite {
     /// first check with the new ones. Returns the ufrag of an earlier restart that this one cuts short.
     pub fn restart(&mut self, credentials: Credentials) -> Option<String> {
         let retired = self.previous.take();
-        self.previous = Some(std::mem::replace(&mut self.credentials, credentials));
+        self.previous = Some(Box::new(std::mem::replace(&mut self.credentials, credentials)));
         retired.map(|credentials| credentials.ufrag)
     }
 
     /// The ufrags under which checks may arrive: the current one, and during a restart the one before.
     pub fn local_ufrags(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.credentials), self.previous.as_ref()].into_iter().flatten().map(Credentials::ufrag)
+        [Some(&self.credentials), self.previous.as_deref()].into_iter().flatten().map(Credentials::ufrag)
     }
 
     pub fn credentials(&self) -> &Credentials {
