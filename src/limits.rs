@@ -176,3 +176,74 @@ pub const RESENDS_PER_TICK: usize = 1_024;
 /// Resent packets of one consumer that are remembered for a round trip, so that none leaves twice. Full: no
 /// more is resent until one is older than that.
 pub const RESENDS_REMEMBERED: usize = 128;
+
+// ---- the control plane
+
+/// Bytes of one message of a client, over either framing, and of an HTTP request's body. A `produce` with
+/// three encodings is 3 kB, a `consume` with all capabilities of a browser 10 kB. Larger: the connection is closed
+/// with 1009, an HTTP request refused with 413.
+pub const MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Bytes of a producer's `appData` as JSON, because everybody in the room is sent it. Larger: `bad-request`.
+pub const APP_DATA_BYTES: usize = 4 * 1024;
+
+/// Bytes of a room's and of a peer's name, and characters of a display name. Longer: `bad-request`.
+pub const NAME_BYTES: usize = 128;
+pub const DISPLAY_NAME_CHARS: usize = 128;
+
+/// Characters of the explanation that goes with an error. Longer: cut.
+pub const ERROR_DETAIL_CHARS: usize = 200;
+
+/// Fingerprints that a client may list. More: `bad-request`.
+pub const FINGERPRINTS: usize = 8;
+
+/// TCP connections to the control plane. Full: the next one waits in the kernel's backlog.
+pub const CONNECTIONS: usize = 20_000;
+
+/// Rooms, opened by the API or by their first peer. Full: `too-many`.
+pub const ROOMS: usize = 10_000;
+
+/// Peers of one room unless the operator or the room says otherwise. Full: `room-full`.
+pub const PEERS_PER_ROOM: usize = 50;
+
+/// What one peer may own. Two transports are in use; the rest is for a client that builds new ones before it
+/// closes the old. Full: `too-many`.
+pub const TRANSPORTS_PER_PEER: usize = 8;
+pub const PRODUCERS_PER_PEER: usize = 16;
+pub const CONSUMERS_PER_PEER: usize = 1_024;
+
+/// Requests of one peer that wait for their worker. Full: `rate-limited`.
+pub const REQUESTS_IN_FLIGHT_PER_PEER: usize = 256;
+
+/// Messages of one peer: a bucket of this size, refilled at this rate. A peer that joins a full room asks for 49 x 3
+/// consumers and resumes each: 300 requests. Empty: `rate-limited`.
+pub const MESSAGE_BURST: u32 = 600;
+pub const MESSAGES_PER_S: u32 = 100;
+
+/// Messages over the rate that a peer may send before it counts as a flood: a second bucket, refilled as slowly
+/// again. Empty: the connection is closed with 1008.
+pub const FLOOD_BURST: u32 = 1_000;
+
+/// Messages that wait for a slow client. Full: its connection is closed, for a client that missed one
+/// notification can no longer be trusted to know the room.
+pub const OUTGOING_MESSAGES: usize = 1_024;
+
+/// Commands on their way to one worker. Full: the request is refused with `overloaded`.
+pub const COMMANDS: usize = 4_096;
+
+/// Commands that nobody waits for (closing things) and that found the queue full. Full: the worker is
+/// dead, and the process ends.
+pub const COMMAND_BACKLOG: usize = 65_536;
+
+/// How long a worker may take to answer; it answers within a tick. Later: `internal`.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an HTTP client may take for a request's header, and the server for its answer.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A WebSocket that is silent this long is sent a ping, and closed when another such time brings no sign of life.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a closing handshake may take, a TLS handshake, and a client that connects to no room.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub const TLS_TIMEOUT: Duration = Duration::from_secs(10);

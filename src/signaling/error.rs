@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::shard::command::Refusal;
+use crate::signaling::negotiation::NegotiationError;
 
 /// What went wrong, in one word that never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -140,10 +141,20 @@ impl From<Refusal> for Failure {
             Refusal::NotFound => ErrorCode::NotFound,
             Refusal::AlreadyConnected => ErrorCode::AlreadyConnected,
             Refusal::TooMany => ErrorCode::TooMany,
-            Refusal::Conflict | Refusal::NoFingerprint => ErrorCode::BadRequest,
-            Refusal::WrongDirection => ErrorCode::Forbidden,
+            Refusal::Conflict | Refusal::NoFingerprint | Refusal::WrongDirection => ErrorCode::BadRequest,
         };
         Failure::new(code, refusal.to_string())
+    }
+}
+
+impl From<NegotiationError> for Failure {
+    fn from(error: NegotiationError) -> Failure {
+        let code = match error {
+            NegotiationError::BadRequest { .. } => ErrorCode::BadRequest,
+            NegotiationError::UnsupportedCodec { .. } => ErrorCode::UnsupportedCodec,
+            NegotiationError::CannotConsume { .. } => ErrorCode::CannotConsume,
+        };
+        Failure::new(code, error.to_string())
     }
 }
 
@@ -175,7 +186,7 @@ mod tests {
             (Refusal::AlreadyConnected, ErrorCode::AlreadyConnected),
             (Refusal::TooMany, ErrorCode::TooMany),
             (Refusal::Conflict, ErrorCode::BadRequest),
-            (Refusal::WrongDirection, ErrorCode::Forbidden),
+            (Refusal::WrongDirection, ErrorCode::BadRequest),
             (Refusal::NoFingerprint, ErrorCode::BadRequest),
         ] {
             assert_eq!(Failure::from(refusal).code, code);

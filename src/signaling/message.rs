@@ -372,9 +372,9 @@ mod tests {
     }
 
     #[test]
-    fn wrong_types_are_refused_and_the_field_is_named() {
+    fn wrong_types_are_refused_and_what_is_wrong_is_named() {
         for (method, data, named) in [
-            ("create-transport", json!({"direction": 1}), "direction"),
+            ("create-transport", json!({"direction": 1}), "integer `1`"),
             ("create-transport", json!({"direction": "sideways"}), "sideways"),
             ("create-transport", json!({}), "direction"),
             ("connect-transport", json!({"transportId": "1"}), "dtlsParameters"),
@@ -425,7 +425,7 @@ mod tests {
         let taken = dtls(json!({"role": "client", "fingerprints": [
             {"algorithm": "sha-1", "value": "AA:BB"},
             {"algorithm": "SHA-256", "value": sha256},
-            {"algorithm": "sha-512", "value": ["01"; 64].join(":")},
+            {"algorithm": "sha-512", "value": (["01"; 64].join(":"))},
         ]}));
         let taken = taken.unwrap();
         assert_eq!(taken[0], Fingerprint { hash: FingerprintHash::Sha256, value: vec![0xab; 32] });
@@ -436,11 +436,11 @@ mod tests {
     fn fingerprints_that_are_none_are_refused() {
         for fingerprints in [
             json!([]),
-            json!([{"algorithm": "sha-1", "value": ["AA"; 20].join(":")}]),
+            json!([{"algorithm": "sha-1", "value": (["AA"; 20].join(":"))}]),
             json!([{"algorithm": "sha-256", "value": "AA:BB"}]),
-            json!([{"algorithm": "sha-256", "value": ["+1"; 32].join(":")}]),
+            json!([{"algorithm": "sha-256", "value": (["+1"; 32].join(":"))}]),
             json!([{"algorithm": "sha-256", "value": "é".repeat(47)}]),
-            json!(vec![json!({"algorithm": "sha-256", "value": ["AA"; 32].join(":")}); limits::FINGERPRINTS + 1]),
+            json!(vec![json!({"algorithm": "sha-256", "value": (["AA"; 32].join(":"))}); limits::FINGERPRINTS + 1]),
         ] {
             assert_eq!(dtls(json!({"fingerprints": fingerprints})).unwrap_err().code, ErrorCode::BadRequest);
         }
