@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 fn serve(config: &Config) -> ExitCode {
     ringside::log::start(config.log_level, &config.log_tags);
     let cores = host::allowed_cores();
-    if let Err(error) = config.check(cores.len()).and_then(|()| config::resolve_announced(&config.announced_ip)) {
+    if let Err(error) = config.check(cores.len()).and_then(|()| config.announced_addresses()) {
         return refuse(SETTINGS_ARE_WRONG, &error);
     }
     if let Err(error) = host::io_uring_permission() {

@@ -1,5 +1,7 @@
 //! What an operator can get wrong. Each reads as one line that names the cause and the cure.
 
+use std::net::IpAddr;
+
 use super::Origin;
 
 /// Ringside does not start; exit code 2.
@@ -27,4 +29,9 @@ pub enum ConfigError {
          the host name, under which this machine is known to them"
     )]
     Announced { text: String, problem: String },
+    #[error(
+        "--announced-ip {text:?} is of another family than --rtc-listen-ip {listen}: browsers would send where nobody \
+         listens; --rtc-listen-ip :: receives IPv4 and IPv6"
+    )]
+    AnnouncedElsewhere { text: String, listen: IpAddr },
 }

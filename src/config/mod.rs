@@ -17,7 +17,7 @@ pub use invocation::{Chosen, Invocation, Mode, Origin, Settings, read};
 pub use page::{help, markdown, toml};
 pub use table::{Group, SETTINGS, Setting, ValueKind};
 
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -45,9 +45,9 @@ pub struct Config {
     /// How long a stopping server waits for its peers to leave.
     pub drain_deadline: Duration,
 
-    /// Addresses as the operator wrote them; [`resolve_announced`] makes them numbers.
+    /// Addresses as the operator wrote them; [`Config::announced_addresses`] makes them numbers.
     pub announced_ip: Vec<String>,
-    /// Address that media sockets are bound to.
+    /// Address that media sockets are bound to; `::` receives IPv4 too.
     pub rtc_listen_ip: IpAddr,
     pub rtc_min_port: u16,
     /// Inclusive.
@@ -109,29 +109,39 @@ impl Config {
         }
         Ok(())
     }
-}
 
-/// The addresses that browsers are told, numbers at last. A host name is looked up here, once.
-pub fn resolve_announced(announced_ip: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
-    let mut addresses = Vec::new();
-    for text in announced_ip {
-        let found: Vec<IpAddr> = match text.parse() {
-            Ok(address) => vec![address],
-            Err(_) => (text.as_str(), 0)
-                .to_socket_addrs()
-                .map_err(|error| ConfigError::Announced { text: text.clone(), problem: error.to_string() })?
-                .map(|address| address.ip())
-                .collect(),
-        };
-        for address in found {
-            if address.is_unspecified() || address.is_multicast() {
-                let problem = "no browser can send to it".to_owned();
-                return Err(ConfigError::Announced { text: text.clone(), problem });
+    /// The addresses that browsers are told, as numbers. A host name is looked up here, once; of its
+    /// addresses those count that media sockets can receive on.
+    pub fn announced_addresses(&self) -> Result<Vec<IpAddr>, ConfigError> {
+        let mut addresses = Vec::new();
+        for text in &self.announced_ip {
+            let refuse = |problem: String| ConfigError::Announced { text: text.clone(), problem };
+            let mut found: Vec<IpAddr> = match text.parse() {
+                Ok(address) => vec![address],
+                Err(_) => {
+                    let found = (text.as_str(), 0).to_socket_addrs().map_err(|error| refuse(error.to_string()))?;
+                    found.map(|address| address.ip()).collect()
+                }
+            };
+            if found.iter().any(|address| address.is_unspecified() || address.is_multicast()) {
+                return Err(refuse("no browser can send to it".to_owned()));
             }
-            if !addresses.contains(&address) {
-                addresses.push(address);
+            found.retain(|address| receives(self.rtc_listen_ip, *address));
+            if found.is_empty() {
+                return Err(ConfigError::AnnouncedElsewhere { text: text.clone(), listen: self.rtc_listen_ip });
+            }
+            for address in found {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
             }
         }
+        Ok(addresses)
     }
-    Ok(addresses)
+}
+
+/// Whether what is sent to `announced` can reach a socket on `listen`: address translation changes the
+/// address on the way but not its family, and :: takes both.
+fn receives(listen: IpAddr, announced: IpAddr) -> bool {
+    listen.is_ipv4() == announced.is_ipv4() || listen == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
 }

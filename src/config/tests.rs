@@ -200,11 +200,16 @@ fn the_documented_table_is_up_to_date() {
 
 #[test]
 fn announced_names_become_addresses() {
-    let resolve = |text: &str| resolve_announced(&[text.to_owned()]);
-    assert_eq!(resolve("192.0.2.7").unwrap(), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
-    assert!(resolve("localhost").unwrap().iter().all(IpAddr::is_loopback));
+    let resolve = |announced: &str, listen: &str| {
+        settings(&["--announced-ip", announced, "--rtc-listen-ip", listen], &[], "").config.announced_addresses()
+    };
+    assert_eq!(resolve("192.0.2.7", "0.0.0.0").unwrap(), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+    assert_eq!(resolve("192.0.2.7,2001:db8::7", "::").unwrap().len(), 2);
+    assert_eq!(resolve("localhost", "0.0.0.0").unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
     for text in ["0.0.0.0", "::", "224.0.0.1", "no-such-host.invalid"] {
-        let line = resolve(text).unwrap_err().to_string();
+        let line = resolve(text, "::").unwrap_err().to_string();
         assert!(line.contains(text) && !line.contains('\n'), "{line}");
     }
+    let line = resolve("2001:db8::7", "0.0.0.0").unwrap_err().to_string();
+    assert!(line.contains("another family than --rtc-listen-ip 0.0.0.0"), "{line}");
 }

@@ -45,7 +45,7 @@ impl Default for SocketOptions {
 pub enum BindError {
     #[error("UDP port {} is taken on {}: another server? choose another range with --rtc-min-port", .0.port(), .0.ip())]
     InUse(SocketAddr),
-    #[error("{} is not an address of this host: see `ip address`, and choose another --listen-ip", .0.ip())]
+    #[error("{} is not an address of this host: see `ip address`, and choose another --rtc-listen-ip", .0.ip())]
     NotAvailable(SocketAddr),
     #[error("UDP port {} needs privileges: choose ports from 1024 upwards with --rtc-min-port", .0.port())]
     NotPermitted(SocketAddr),
