@@ -1,4 +1,4 @@
-//! What a datagram costs on its way into and out of the kernel: mechanism by burst, batch, slots, coalescing, spinning.
+//! What a datagram costs on its way into and out of the kernel: mechanism by burst, batch, slots, coalescing.
 //!
 //! CPU time of the measuring thread per datagram of 1,200 bytes on loopback, median (least) of interleaved repeats.
 //! Sending over loopback includes the receiver's half of the stack. `cargo bench --bench ring [-- --quick]`.
@@ -8,13 +8,11 @@ mod support;
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use ringside::limits;
 use ringside::shard::outbox::{Destination, Outbox};
-use ringside::uring::mailbox::mailbox;
 use ringside::uring::socket::SocketOptions;
 use ringside::uring::{Ring, RingConfig, Socket, clock};
 use support::Samples;
@@ -29,8 +27,6 @@ fn main() {
     submit_batches(effort);
     send_slots(effort);
     receive_coalescing(effort);
-    let (repeats, length) = if support::quick() { (1, 20) } else { (5, 250) };
-    spinning(repeats, Duration::from_millis(length));
 }
 
 #[derive(Clone, Copy)]
@@ -283,91 +279,6 @@ fn drain(ring: &mut Ring, wanted: usize) -> usize {
         }
     }
     seen
-}
-
-/// An echo that spins before it blocks, against one that does not: CPU and round trip per datagram at several rates.
-fn spinning(repeats: usize, length: Duration) {
-    const SPINS_US: [usize; 5] = [0, 5, 10, 20, 50];
-    println!("\necho, one datagram per gap: CPU us per datagram / round trip p50 us / p99 us, medians");
-    header("spin us", &SPINS_US);
-    for gap in [1000, 100, 30, 15, 8].map(Duration::from_micros) {
-        let mut cells = SPINS_US.map(|_| [Samples::default(), Samples::default(), Samples::default()]);
-        for _ in 0..repeats {
-            for (spin, cell) in SPINS_US.into_iter().zip(&mut cells) {
-                let figures = echo(Duration::from_micros(spin as u64), gap, length);
-                cell.iter_mut().zip(figures).for_each(|(samples, figure)| samples.add(figure, 1000));
-            }
-        }
-        let show =
-            |cell: &[Samples; 3]| format!("{:.1}/{:.0}/{:.0}", cell[0].median(), cell[1].median(), cell[2].median());
-        let cells: String = cells.iter().map(|cell| format!("{:>16}", show(cell))).collect();
-        println!("{:<22}{cells}", format!("gap {} us", gap.as_micros()));
-    }
-}
-
-/// CPU per datagram of the echoing thread; the median and the 99th percentile of the round trips.
-fn echo(spin: Duration, gap: Duration, length: Duration) -> [Duration; 3] {
-    let socket = bind();
-    let address = socket.address();
-    let stop = AtomicBool::new(false);
-    let (wake, mut mailbox) = mailbox::<()>(1).unwrap();
-    std::thread::scope(|scope| {
-        let echo = scope.spawn(|| {
-            let mut ring = Ring::open(RingConfig::default(), vec![socket]).unwrap();
-            ring.listen(&mailbox);
-            let mut echoed = 0u32;
-            let before = clock::thread_cpu();
-            while !stop.load(Ordering::Relaxed) {
-                ring.submit().unwrap();
-                if (spin.is_zero() || !ring.spin(spin)) && mailbox.park() {
-                    ring.wait(None).unwrap();
-                    mailbox.unpark();
-                } else {
-                    ring.wait(Some(Duration::ZERO)).unwrap();
-                }
-                let mut waiting = Vec::with_capacity(64);
-                while let Some(mut received) = ring.receive() {
-                    let source = received.source();
-                    waiting.extend(received.datagrams().map(|datagram| (source, datagram[..8].to_vec())));
-                }
-                for (address, stamp) in waiting {
-                    let slot = ring.reserve(Destination { address, local: 0 }, BYTES).unwrap();
-                    slot[..8].copy_from_slice(&stamp);
-                    ring.commit(BYTES, BYTES);
-                    echoed += 1;
-                }
-            }
-            (clock::thread_cpu() - before) / echoed.max(1)
-        });
-        let (median, late) = ping(address, gap, length);
-        stop.store(true, Ordering::Relaxed);
-        let _ = wake.send(());
-        [echo.join().unwrap(), median, late]
-    })
-}
-
-/// Sends one datagram per gap, whatever comes back; each carries the time at which it was due.
-fn ping(address: SocketAddr, gap: Duration, length: Duration) -> (Duration, Duration) {
-    let socket = plain();
-    socket.connect(address).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let mut buffer = [0; BYTES];
-    let mut trips = Vec::new();
-    let start = Instant::now();
-    let mut due = Duration::ZERO;
-    while start.elapsed() < length {
-        if start.elapsed() >= due {
-            buffer[..8].copy_from_slice(&(due.as_nanos() as u64).to_be_bytes());
-            socket.send(&buffer).unwrap();
-            due += gap;
-        }
-        while socket.recv(&mut buffer).is_ok() {
-            let due = u64::from_be_bytes(*buffer.first_chunk().unwrap());
-            trips.push(start.elapsed() - Duration::from_nanos(due));
-        }
-    }
-    trips.sort();
-    (trips[trips.len() / 2], trips[trips.len() * 99 / 100])
 }
 
 fn header(what: &str, columns: &[usize]) {

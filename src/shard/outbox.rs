@@ -4,7 +4,6 @@
 //! commits. It never waits: no room means that the packets of this run are discarded and counted.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 /// Where a run of datagrams goes, and from which of the worker's own ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +22,4 @@ pub trait Outbox {
     /// Sends the first `len` bytes of the last reservation as datagrams of `segment` bytes each, the
     /// last one possibly shorter (one GSO message). `segment == len` is a single datagram.
     fn commit(&mut self, len: usize, segment: usize);
-
-    /// Says when the kernel received the oldest packet of the run that is committed next: what the latency of
-    /// forwarding is measured from. Called for runs of media; an outbox that measures nothing ignores it.
-    fn note_arrival(&mut self, _received_at: Instant) {}
 }

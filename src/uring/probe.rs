@@ -65,7 +65,7 @@ pub fn probe() -> Result<Found, ProbeError> {
 /// that thread asks for it, never as an interruption of the tick.
 pub(super) fn builder() -> io_uring::Builder {
     let mut builder = IoUring::builder();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_taskrun_flag();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun();
     builder
 }
 

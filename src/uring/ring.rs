@@ -6,7 +6,7 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 
@@ -164,22 +164,6 @@ impl Ring {
             self.enter(1, at_most)?;
         }
         self.reap()
-    }
-
-    /// Looks for up to `at_most` whether something has happened, without a system call.
-    pub fn spin(&mut self, at_most: Duration) -> bool {
-        let start = Instant::now();
-        loop {
-            if !self.uring.completion().is_empty() || self.uring.submission().taskrun() {
-                return true;
-            }
-            if start.elapsed() >= at_most {
-                return false;
-            }
-            for _ in 0..16 {
-                std::hint::spin_loop();
-            }
-        }
     }
 
     /// Lends out the next datagram or train of those that had arrived by the last wait.
