@@ -25,14 +25,23 @@ struct Certificate {
 
 impl Certificate {
     fn generate(name: &str) -> Self {
+        Certificate::with_alternative_names(name, 1)
+    }
+
+    /// Some 30 bytes larger for each alternative name.
+    fn with_alternative_names(name: &str, count: usize) -> Self {
         let directory = std::env::temp_dir().join(format!("ringside-openssl-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        openssl(
-            &directory,
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=test",
+        let names: Vec<String> = (0..count).map(|at| format!("DNS:a-rather-long-name-{at:03}.test")).collect();
+        let request = format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -days 2 \
+             -subj /CN=test -addext subjectAltName={}",
+            names.join(",")
         );
+        openssl(&directory, &request);
         openssl(&directory, "x509 -in cert.pem -outform der -out cert.der");
         let der = std::fs::read(directory.join("cert.der")).unwrap();
+        assert!(der.len() > 25 * count);
         let value = digest(&SHA256, &der).as_ref().to_vec();
         Certificate { directory, fingerprint: Fingerprint { hash: FingerprintHash::Sha256, value } }
     }
@@ -218,6 +227,21 @@ fn openssl_as_server_gets_the_same_keys_under_each_profile() {
         assert_eq!(keys.profile(), profile);
         assert_same_keys(&keys, &Keys::from_exporter(profile, &exported, false).unwrap());
     }
+}
+
+#[test]
+fn a_certificate_larger_than_a_datagram_is_checked_like_any_other() {
+    let identity = Identity::generate();
+    let certificate = Certificate::with_alternative_names("large", 150);
+    let mut side = Side::new(&identity);
+    side.endpoint.start(Instant::now(), DtlsRole::Client, vec![certificate.fingerprint.clone()]).unwrap();
+    let port = side.socket.local_addr().unwrap().port();
+    let (profile, name) = PROFILES[0];
+    let srtp = srtp_arguments(profile, name);
+    let arguments = format!("s_client -dtls1_2 -connect 127.0.0.1:{port} -mtu 1200 -cert cert.pem -key key.pem {srtp}");
+    let mut openssl = Running::start(&certificate.directory, &arguments);
+    let (keys, exported) = side.run_until_connected(&mut openssl);
+    assert_same_keys(&keys, &Keys::from_exporter(profile, &exported, true).unwrap());
 }
 
 #[test]

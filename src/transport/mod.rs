@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod dtls;
+pub mod fuzz;
 pub mod ice;
 pub mod srtp;

@@ -70,7 +70,8 @@ impl Inbound {
     /// are copied. Returns the length of the plain RTP packet. When it fails, `out` holds nothing of use.
     pub fn open_rtp(&mut self, packet: &[u8], header_len: usize, out: &mut [u8]) -> Result<usize, SrtpError> {
         let overhead = self.rtp.tag_len();
-        if header_len < RTP_HEADER_BYTES || packet.len() < header_len + overhead || out.len() < packet.len() {
+        let room = packet.len().saturating_sub(overhead);
+        if header_len < RTP_HEADER_BYTES || header_len > room || out.len() < packet.len() {
             return Err(SrtpError::Malformed);
         }
         let sequence = u16::from_be_bytes([packet[2], packet[3]]);
