@@ -62,7 +62,7 @@ discards! {
     ProducerPaused => "producer-paused",
     /// Not among the loudest speakers of the room.
     NotLoudest => "not-loudest",
-    /// More STUN, DTLS and RTCP in one tick than may wait.
+    /// More STUN, DTLS and RTCP in one tick than may wait, or than there are send slots for.
     StagedFull => "staged-full",
 
     // A packet that one consumer does not get; counted once for each.

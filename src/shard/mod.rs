@@ -211,7 +211,7 @@ impl Shard {
             self.counters.packets_sent += sent;
             self.counters.bytes_sent += bytes as u64;
             self.counters.messages_sent += sent;
-            self.discards.add(Discard::NoSlot, refused);
+            self.discards.add(Discard::StagedFull, refused);
         }
         self.flush_media(now, outbox);
         self.flush_resends(now, outbox);

@@ -47,8 +47,8 @@ impl Shard {
         let producer = self.producers.at(consumer.producer).ok_or(Discard::ResendRefused)?;
         let layer = consumer.selector.current().ok_or(Discard::ResendRefused)?;
         let source = consumer.rewriter.source_of(sequence).ok_or(Discard::ResendRefused)?;
-        let number = producer.layers[layer as usize].index.find(source).ok_or(Discard::Overwritten)?;
-        let packet = self.history.packet(number).ok_or(Discard::Overwritten)?;
+        let number = producer.layers[layer as usize].index.find(source).ok_or(Discard::ResendRefused)?;
+        let packet = self.history.packet(number).ok_or(Discard::ResendRefused)?;
         let rewrite = consumer.rewriter.again(packet).ok_or(Discard::ResendRefused)?;
         let rtt = consumer.transmission.rtt().unwrap_or(ASSUMED_RTT);
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
@@ -62,7 +62,7 @@ impl Shard {
         if needed > DATAGRAM_BYTES + HEADER_BYTES {
             return Err(Discard::Oversized);
         }
-        let slot = outbox.reserve(destination, needed).ok_or(Discard::NoSlot)?;
+        let slot = outbox.reserve(destination, needed).ok_or(Discard::ResendRefused)?;
         let departure = Departure {
             abs_send_time: self.clock.abs_send_time(now),
             transport_sequence: transport.transport_sequence as u16,

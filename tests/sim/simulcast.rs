@@ -1,0 +1,97 @@
+//! Layers: which one a receiver gets, and how it changes over.
+
+use std::time::Duration;
+
+use crate::call::Call;
+use crate::source::Source;
+
+const SECOND: Duration = Duration::from_secs(1);
+const SSRC: u32 = 5000;
+
+fn layer_of(ssrc: u32) -> u32 {
+    (ssrc - SSRC) / 2
+}
+
+#[test]
+fn of_a_simulcast_producer_the_best_layer_that_arrives_is_shown() {
+    let mut call = Call::new(21);
+    let (sender, viewer) = (call.join(), call.join());
+    let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+    let (_, ssrc) = call.watch(viewer, camera);
+    call.run(3 * SECOND);
+    let shown = call.viewer(viewer, ssrc).shown();
+    assert_eq!(shown.last().map(|shown| layer_of(shown.layer)), Some(2));
+    call.viewer(viewer, ssrc).assert_continuous();
+}
+
+#[test]
+fn a_layer_that_stops_arriving_is_left_within_half_a_second() {
+    let mut call = Call::new(22);
+    let (sender, viewer) = (call.join(), call.join());
+    let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+    let (_, ssrc) = call.watch(viewer, camera);
+    call.run(3 * SECOND);
+    call.source(sender).encodings[2].active = false;
+    let stopped = call.now;
+    call.run(2 * SECOND);
+    let viewer_ = call.viewer(viewer, ssrc);
+    assert_eq!(viewer_.shown().last().map(|shown| layer_of(shown.layer)), Some(1));
+    let freeze = viewer_.longest_freeze(stopped, call.now);
+    assert!(freeze < Duration::from_millis(600), "{freeze:?}");
+
+    call.source(sender).encodings[2].active = true;
+    call.run(2 * SECOND);
+    let viewer_ = call.viewer(viewer, ssrc);
+    assert_eq!(viewer_.shown().last().map(|shown| layer_of(shown.layer)), Some(2), "and taken again when it is back");
+    viewer_.assert_continuous();
+    assert_eq!(viewer_.missing(), 0);
+}
+
+#[test]
+fn a_wish_for_another_layer_is_fulfilled_without_a_seam() {
+    let mut call = Call::new(23);
+    let (sender, viewer) = (call.join(), call.join());
+    let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+    let (consumer, ssrc) = call.watch(viewer, camera);
+    call.run(3 * SECOND);
+    for wish in [0, 2, 1, 2, 0] {
+        call.prefer(consumer, wish, None);
+        let wished = call.now;
+        call.run(2 * SECOND);
+        let shown = call.viewer(viewer, ssrc).shown();
+        let first = shown.iter().find(|shown| shown.at > wished && layer_of(shown.layer) == u32::from(wish));
+        let first = first.expect("the layer that was asked for");
+        assert!(first.at - wished < Duration::from_millis(1200), "{:?}", first.at - wished);
+        assert_eq!(shown.last().map(|shown| layer_of(shown.layer)), Some(u32::from(wish)));
+    }
+    let viewer = call.viewer(viewer, ssrc);
+    viewer.assert_continuous();
+    assert_eq!(viewer.missing(), 0);
+    assert!(viewer.longest_freeze(call.start + SECOND, call.now) < Duration::from_millis(100));
+}
+
+#[test]
+fn temporal_layers_fall_and_rise_without_a_key_frame() {
+    let mut call = Call::new(24);
+    let (sender, viewer) = (call.join(), call.join());
+    let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+    let (consumer, ssrc) = call.watch(viewer, camera);
+    call.run(3 * SECOND);
+    let asked = call.key_frame_requests(sender);
+    let mut rates = Vec::new();
+    for temporal in [0, 1, 2] {
+        call.prefer(consumer, 2, Some(temporal));
+        call.run(SECOND / 2);
+        let from = call.now;
+        call.run(2 * SECOND);
+        rates.push(call.viewer(viewer, ssrc).shown().iter().filter(|shown| shown.at > from).count());
+    }
+    assert!((14..=16).contains(&rates[0]), "{rates:?}");
+    assert!((29..=31).contains(&rates[1]), "{rates:?}");
+    assert!((59..=61).contains(&rates[2]), "{rates:?}");
+    assert_eq!(call.key_frame_requests(sender), asked);
+    let viewer = call.viewer(viewer, ssrc);
+    assert_eq!(viewer.missing(), 0);
+    viewer.assert_continuous();
+    viewer.assert_pictures_consecutive();
+}

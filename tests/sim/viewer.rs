@@ -1,0 +1,193 @@
+//! What a receiver makes of a stream: reassembled by an independent VP8 depacketiser, every frame judged by
+//! whether a decoder that has only what came before could have shown it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use rtp::codecs::vp8::Vp8Packet;
+use rtp::packetizer::Depacketizer;
+
+use crate::source::STAMP;
+
+#[derive(Default)]
+pub struct Viewer {
+    /// By extended sequence number: everything that came, resent packets in their place.
+    packets: BTreeMap<u64, Received>,
+    pub duplicates: u64,
+    pub padding: u64,
+}
+
+struct Received {
+    at: Instant,
+    timestamp: u32,
+    marker: bool,
+    payload: Vec<u8>,
+}
+
+/// A frame that could be shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shown {
+    pub at: Instant,
+    pub timestamp: u32,
+    pub picture: u16,
+    pub tid: u8,
+    pub is_key: bool,
+    /// SSRC of the producer's layer that it came from.
+    pub layer: u32,
+    pub frame: u32,
+}
+
+impl Viewer {
+    pub fn receive(&mut self, at: Instant, sequence: u64, timestamp: u32, marker: bool, payload: &[u8]) {
+        if payload.is_empty() {
+            self.padding += 1;
+        }
+        let received = Received { at, timestamp, marker, payload: payload.to_vec() };
+        if self.packets.insert(sequence, received).is_some() {
+            self.duplicates += 1;
+        }
+    }
+
+    pub fn packets(&self) -> usize {
+        self.packets.len()
+    }
+
+    pub fn last_arrival(&self) -> Option<Instant> {
+        self.packets.values().map(|packet| packet.at).max()
+    }
+
+    /// Numbers between the first and the last that never came.
+    pub fn missing(&self) -> u64 {
+        match (self.packets.first_key_value(), self.packets.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => last - first + 1 - self.packets.len() as u64,
+            _ => 0,
+        }
+    }
+
+    /// Timestamps in sequence order never go back, and picture ids never leave a gap larger than what is missing.
+    pub fn assert_continuous(&self) {
+        let mut last: Option<(u64, u32)> = None;
+        for (sequence, packet) in &self.packets {
+            if let Some((before, timestamp)) = last {
+                let step = packet.timestamp.wrapping_sub(timestamp) as i32;
+                assert!(step >= 0, "timestamp goes back by {} at {before}..{sequence}", -step);
+            }
+            last = Some((*sequence, packet.timestamp));
+        }
+    }
+
+    /// Picture ids count up by one from frame to frame, modulo 2^15, whatever was left out on the way.
+    pub fn assert_pictures_consecutive(&self) {
+        let frames = self.frames();
+        for pair in frames.windows(2) {
+            let step = pair[1].picture.wrapping_sub(pair[0].picture) & 0x7fff;
+            assert_eq!(step, 1, "picture {} follows {}", pair[1].picture, pair[0].picture);
+        }
+    }
+
+    /// Every frame that could be decoded in order, with what it refers to at hand.
+    pub fn shown(&self) -> Vec<Shown> {
+        let mut shown: Vec<Shown> = Vec::new();
+        let mut decoded: HashMap<(u32, u32), ()> = HashMap::new();
+        for frame in self.frames() {
+            let Some(stamp) = frame.complete() else { continue };
+            let can_decode = frame.is_key || decoded.contains_key(&(stamp.layer, stamp.refers_to));
+            if !can_decode {
+                continue;
+            }
+            if frame.is_key {
+                decoded.clear();
+            }
+            decoded.insert((stamp.layer, stamp.frame), ());
+            shown.push(Shown {
+                at: frame.at,
+                timestamp: frame.timestamp,
+                picture: frame.picture,
+                tid: frame.tid,
+                is_key: frame.is_key,
+                layer: stamp.layer,
+                frame: stamp.frame,
+            });
+        }
+        shown
+    }
+
+    /// The longest time between two shown frames, and from `from` to the first.
+    pub fn longest_freeze(&self, from: Instant, to: Instant) -> Duration {
+        let times: Vec<_> = self.shown().iter().map(|shown| shown.at).filter(|at| *at >= from && *at <= to).collect();
+        let starts = std::iter::once(from).chain(times.iter().copied());
+        let ends = times.iter().copied().chain(std::iter::once(to));
+        starts.zip(ends).map(|(start, end)| end.saturating_duration_since(start)).max().unwrap_or_default()
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut previous: Option<u64> = None;
+        for (sequence, packet) in &self.packets {
+            if packet.payload.is_empty() {
+                previous = Some(*sequence);
+                continue;
+            }
+            let mut vp8 = Vp8Packet::default();
+            let body = vp8.depacketize(&packet.payload.clone().into()).expect("a VP8 payload");
+            let starts = vp8.s == 1 && vp8.pid == 0;
+            let follows = previous == Some(sequence.wrapping_sub(1));
+            if starts || frames.last().is_none_or(|frame| frame.timestamp != packet.timestamp) {
+                frames.push(Frame {
+                    timestamp: packet.timestamp,
+                    picture: vp8.picture_id,
+                    tid: vp8.tid,
+                    is_key: starts && body[0] & 1 == 0,
+                    at: packet.at,
+                    bodies: Vec::new(),
+                    whole: starts,
+                    ended: false,
+                });
+            }
+            let frame = frames.last_mut().expect("just pushed");
+            frame.whole &= starts || follows;
+            assert_eq!(frame.picture, vp8.picture_id, "one picture id per frame");
+            frame.at = frame.at.max(packet.at);
+            frame.ended |= packet.marker;
+            let skip = if !starts {
+                0
+            } else if frame.is_key {
+                10
+            } else {
+                3
+            };
+            frame.bodies.push(body[skip..].to_vec());
+            previous = Some(*sequence);
+        }
+        frames
+    }
+}
+
+struct Frame {
+    at: Instant,
+    timestamp: u32,
+    picture: u16,
+    tid: u8,
+    is_key: bool,
+    bodies: Vec<Vec<u8>>,
+    whole: bool,
+    ended: bool,
+}
+
+struct Stamp {
+    frame: u32,
+    refers_to: u32,
+    layer: u32,
+}
+
+impl Frame {
+    /// The stamp of a frame of which every packet came, in order.
+    fn complete(&self) -> Option<Stamp> {
+        let word = |body: &[u8], at: usize| u32::from_be_bytes(body[at..at + 4].try_into().expect("four bytes"));
+        let first = self.bodies.first().filter(|body| body.len() >= STAMP)?;
+        let count = word(first, 12) as usize;
+        let in_order = self.bodies.iter().enumerate().all(|(at, body)| word(body, 8) as usize == at);
+        let is_whole = self.whole && self.ended && in_order && self.bodies.len() == count;
+        is_whole.then(|| Stamp { frame: word(first, 0), refers_to: word(first, 4), layer: word(first, 16) })
+    }
+}
