@@ -6,6 +6,7 @@ mod be;
 pub mod classify;
 pub mod codec;
 pub mod extension;
+pub mod fuzz;
 pub mod ntp;
 pub mod rtcp;
 pub mod rtp;

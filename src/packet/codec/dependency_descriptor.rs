@@ -359,6 +359,20 @@ mod tests {
     }
 
     #[test]
+    fn three_temporal_layers_of_chromium_are_read_to_the_last_bit() {
+        let bytes = [0x80, 0x00, 0x01, 0x80, 0x02, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x26];
+        let descriptor = DependencyDescriptor::parse(&bytes).unwrap();
+        let structure = descriptor.structure().unwrap();
+        assert_eq!(usize::from(structure.end_bit), 8 * bytes.len());
+        assert_eq!([0, 1, 2].map(|t| structure.target_layers(t)), [Some((0, 0)), Some((0, 1)), Some((0, 2))]);
+        assert_eq!(descriptor.frame(&structure).unwrap().active_targets, Some(7));
+        for (id, temporal) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2)] {
+            let delta = [0xc0 | id, 0, 2];
+            assert_eq!(DependencyDescriptor::parse(&delta).unwrap().frame(&structure).unwrap().temporal, temporal);
+        }
+    }
+
+    #[test]
     fn active_targets_and_own_indications_follow_the_structure() {
         let bytes = l2t2(true);
         let descriptor = DependencyDescriptor::parse(&bytes).unwrap();
