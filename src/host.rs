@@ -152,7 +152,7 @@ fn locked_memory(host: &Host<'_>) -> Option<(String, Verdict)> {
 
 fn open_files(host: &Host<'_>) -> Option<(String, Verdict)> {
     let config = host.config;
-    let wanted = (config.max_rooms * config.max_peers_per_room).clamp(1_024, 65_536) as u64;
+    let wanted = (config.signaling.rooms * config.signaling.peers_per_room).clamp(1_024, 65_536) as u64;
     let limit = soft_limit(host, "Max open files")?;
     let current = limit.map_or("unlimited".to_owned(), |files| files.to_string());
     let verdict = match limit {
@@ -324,7 +324,7 @@ mod tests {
         let few = LIMITS.replace("1048576", "256");
         for (path, text, name, cure) in [
             ("/proc/self/limits", tight.as_str(), "locked memory", "ulimit -l 512"),
-            ("/proc/self/limits", &few, "open files", "LimitNOFILE=50000"),
+            ("/proc/self/limits", &few, "open files", "LimitNOFILE=65536"),
             ("/proc/sys/net/core/rmem_max", "212992", "net.core.rmem_max", "net.core.rmem_max=4194304"),
             ("/proc/sys/net/core/wmem_max", "212992", "net.core.wmem_max", "net.core.wmem_max=4194304"),
             ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535", "ephemeral ports", "reserved_ports=10000-10100"),

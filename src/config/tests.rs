@@ -36,8 +36,8 @@ fn origin(settings: &Settings, name: &str) -> String {
 #[test]
 fn without_a_word_the_defaults_hold() {
     let config = settings(&[], &[], "").config;
-    assert_eq!((config.port, config.rtc_min_port, config.rtc_max_port), (8100, 10000, 10100));
-    assert_eq!((config.max_peers_per_room, config.audio_top_n, config.ports_per_worker), (50, 3, 1));
+    assert_eq!((config.signaling.listen.port(), config.rtc_min_port, config.rtc_max_port), (8100, 10000, 10100));
+    assert_eq!((config.signaling.peers_per_room, config.ports_per_worker), (50, 1));
     assert_eq!(config.announced_ip, ["127.0.0.1"]);
     assert_eq!(config.workers, None);
     assert_eq!(config.log_tags, LogTag::ALL);
@@ -51,7 +51,7 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default() {
     let file = "port = 4";
     let port = |arguments: &[&str], variables: &[&str]| {
         let settings = settings(arguments, variables, file);
-        (settings.config.port, origin(&settings, "port"))
+        (settings.config.signaling.listen.port(), origin(&settings, "port"))
     };
     assert_eq!(port(&flags, &variables), (1, "flag".into()));
     assert_eq!(port(&flags[2..], &variables), (2, "environment RINGSIDE_PORT".into()));
@@ -69,14 +69,14 @@ fn the_variables_of_the_replaced_system_work() {
         "MEDIASOUP_RTC_MAX_PORT=20050",
     ];
     let config = settings(&[], &variables, "").config;
-    assert_eq!((config.port, config.rtc_min_port, config.rtc_max_port), (9000, 20000, 20050));
+    assert_eq!((config.signaling.listen.port(), config.rtc_min_port, config.rtc_max_port), (9000, 20000, 20050));
     assert_eq!(config.announced_ip, ["192.0.2.7"]);
 }
 
 #[test]
 fn an_empty_variable_is_not_set() {
     let settings = settings(&[], &["RINGSIDE_PORT=", "PORT= "], "");
-    assert_eq!((settings.config.port, origin(&settings, "port")), (8100, "default".into()));
+    assert_eq!((settings.config.signaling.listen.port(), origin(&settings, "port")), (8100, "default".into()));
 }
 
 #[test]
@@ -96,7 +96,35 @@ fn lists_are_repeated_or_comma_separated_or_an_array() {
 
 #[test]
 fn the_last_of_two_flags_wins() {
-    assert_eq!(settings(&["--port", "1", "--port", "2"], &[], "").config.port, 2);
+    assert_eq!(settings(&["--port", "1", "--port", "2"], &[], "").config.signaling.listen.port(), 2);
+}
+
+#[test]
+fn the_table_and_the_control_plane_agree_on_defaults() {
+    let config = settings(&[], &[], "").config;
+    let announced = config.announced_addresses().unwrap();
+    let wanted = crate::signaling::settings::SignalingConfig::default();
+    assert_eq!(format!("{:?}", config.signaling(announced)), format!("{wanted:?}"));
+    assert_eq!(config.history_bytes, crate::limits::HISTORY_BYTES);
+}
+
+#[test]
+fn a_switch_is_set_by_its_name_alone_or_by_a_truth_value() {
+    let is_on = |arguments: &[&str], variables: &[&str], file: &str| {
+        settings(arguments, variables, file).config.signaling.rooms_by_api_only
+    };
+    assert!(is_on(&["--rooms-by-api-only", "--port", "1"], &[], ""));
+    assert!(!is_on(&["--rooms-by-api-only=false"], &["RINGSIDE_ROOMS_BY_API_ONLY=1"], ""));
+    assert!(is_on(&["--config", "ringside.toml"], &[], "rooms-by-api-only = true"));
+}
+
+#[test]
+fn https_needs_a_certificate_and_its_key_both_readable() {
+    let check = |arguments: &[&str]| settings(arguments, &[], "").config.check(1).map_err(|error| error.to_string());
+    assert_eq!(check(&["--tls-cert", "Cargo.toml"]).unwrap_err(), "--tls-cert without --tls-key: HTTPS needs both");
+    let line = check(&["--tls-cert", "Cargo.toml", "--tls-key", "no-such-key.pem"]).unwrap_err();
+    assert!(line.starts_with("--tls-key no-such-key.pem: cannot be read"), "{line}");
+    assert_eq!(check(&["--tls-cert", "Cargo.toml", "--tls-key", "Cargo.toml"]), Ok(()));
 }
 
 #[test]
@@ -110,7 +138,7 @@ fn a_broken_file_is_told_with_its_line() {
     let line = refusal(&["--config", "ringside.toml"], &[], "port = 1\nworkers = = 2\n");
     assert!(line.starts_with("ringside.toml, line 2: not TOML"), "{line}");
     assert!(refusal(&["--config", "nowhere.toml"], &[], "").contains("nowhere.toml: cannot be read"));
-    let line = refusal(&["--config", "ringside.toml"], &[], "port = true");
+    let line = refusal(&["--config", "ringside.toml"], &[], "port = 1979-05-27");
     assert!(line.contains("--port") && line.contains("must be a number"), "{line}");
 }
 
@@ -126,7 +154,9 @@ fn a_wrong_value_names_setting_value_origin_and_cure() {
         (&["--port", ""], &[], ["--port", "\"\"", "whole number"]),
         (&["--log-level", "loud"], &[], ["--log-level", "loud", "debug"]),
         (&["--log-tags", "ice,rpt"], &[], ["--log-tags", "ice,rpt", "rtcp"]),
-        (&["--cors-origin", "example.org"], &[], ["--cors-origin", "example.org", "https://"]),
+        (&["--ice-servers", "stun:a"], &[], ["--ice-servers", "stun:a", "JSON array"]),
+        (&["--ice-servers", "[{}]"], &[], ["--ice-servers", "[{}]", "urls"]),
+        (&["--rooms-by-api-only=maybe"], &[], ["--rooms-by-api-only", "maybe", "true or false"]),
         (&["--workers", "-1"], &[], ["--workers", "-1", "1 to 256"]),
     ] {
         let line = refusal(arguments, variables, "");
@@ -138,7 +168,7 @@ fn a_wrong_value_names_setting_value_origin_and_cure() {
 fn a_secret_is_never_repeated() {
     assert!(!refusal(&["--token-secret", "hunter2"], &[], "").contains("hunter2"));
     let settings = settings(&[], &["RINGSIDE_TOKEN_SECRET=correct horse battery staple"], "");
-    assert_eq!(settings.config.token_secret.as_deref(), Some("correct horse battery staple"));
+    assert_eq!(settings.config.signaling.token_secret.as_deref(), Some("correct horse battery staple"));
     assert!(!toml(&settings).contains("horse"));
 }
 
@@ -166,7 +196,17 @@ fn a_worker_has_its_own_slice_of_the_range() {
 
 #[test]
 fn the_printed_settings_are_a_file_that_means_the_same() {
-    let arguments = ["--port", "08200", "--announced-ip", "192.0.2.7,example.org", "--uplink-bitrate-bps", "900000"];
+    let arguments = [
+        "--port",
+        "08200",
+        "--announced-ip",
+        "192.0.2.7,example.org",
+        "--uplink-bitrate-bps",
+        "900000",
+        "--rooms-by-api-only",
+        "--ice-servers",
+        "[{\"urls\": \"stun:a,'b'\"}]",
+    ];
     let first = settings(&arguments, &["RINGSIDE_LOG_TAGS=ice,dtls"], "");
     let printed = toml(&first);
     assert!(printed.contains("port = 8200  # flag"), "{printed}");
@@ -181,7 +221,8 @@ fn the_help_explains_every_setting_with_its_unit_and_default() {
     let page = help().split_whitespace().collect::<Vec<_>>().join(" ");
     for setting in SETTINGS {
         let help = setting.help.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(page.contains(&format!("--{} <{}>", setting.name, setting.value)), "{}", setting.name);
+        let value = if setting.kind == ValueKind::Switch { "[=<BOOL>]" } else { &format!(" <{}>", setting.value) };
+        assert!(page.contains(&format!("--{}{value}", setting.name)), "{}", setting.name);
         assert!(page.contains(&help), "{}: {page}", setting.name);
         let default = if setting.default.is_empty() { setting.unset } else { setting.default };
         assert!(page.contains(&format!("[default: {default}]")), "{}", setting.name);
