@@ -140,6 +140,16 @@ pub const NACK_LIST_PACKETS: usize = 512;
 /// oldest are reported as lost, which is what they are to a sender that is half a second ahead.
 pub const TRANSPORT_CC_ARRIVALS: usize = 1024;
 
+/// Sent packets that one transport remembers until feedback speaks of them: 2 s of 20 Mbit/s. Begins with the
+/// smaller and doubles as the path needs it. Full: the oldest are forgotten and count neither as
+/// arrived nor as lost. 8 bytes each.
+pub const SENT_PACKETS_FIRST: usize = 256;
+pub const SENT_PACKETS: usize = 4096;
+
+/// What an estimate of bandwidth may be, whatever feedback claims. The least lets audio through.
+pub const ESTIMATE_MIN_BPS: u64 = 30_000;
+pub const ESTIMATE_MAX_BPS: u64 = 100_000_000;
+
 /// How often one missing packet is asked for. Then it is given up, and video asks for a key frame.
 pub const NACK_RETRIES: u8 = 10;
 

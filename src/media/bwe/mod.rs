@@ -1,1 +1,322 @@
-//! Send-side bandwidth estimation of one transport.
+//! How much a peer's downlink carries, estimated by the sender, in the manner of Google congestion control.
+//!
+//! One [`Estimator`] per transport that carries consumers with the transport-cc extension or REMB. The
+//! shard reports every datagram with [`sent`](Estimator::sent), every feedback as it comes, and asks for the
+//! [estimate](Estimator::estimate_bps); it sends [padding](Estimator::padding) when a probe wants some. No
+//! clock, no packets, no allocation but the record of sent packets, which grows with the path. What feedback
+//! claims is bounded by what was sent. The rules, with why, are in docs/bandwidth-estimation.md.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
+use crate::media::report::RateMeter;
+use crate::packet::rtcp::TransportCc;
+use crate::packet::seq::{ReferenceTimeUnwrapper, SeqNo};
+
+mod delay;
+mod limited;
+mod loss;
+mod probe;
+mod rate;
+mod sent;
+mod throughput;
+
+use delay::{DelayTrend, Usage};
+use limited::SendBudget;
+use loss::LossLimit;
+use probe::{Prober, Wish};
+use rate::{DelayRate, Moment};
+use sent::SentRing;
+use throughput::Throughput;
+
+/// Before anything is known: two small cameras and audio. The first probe tries three times that at once.
+const START_BPS: u64 = 600_000;
+
+/// While packets leave, the shard calls [`Estimator::poll`] this often.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Sending without any feedback for so long: it is lost on the way back, as media is on the way there.
+const FEEDBACK_MISSING_US: u64 = 1_500_000;
+const FEEDBACK_MISSING_STEP_US: u64 = 1_000_000;
+const FEEDBACK_MISSING_FACTOR: f64 = 0.8;
+
+/// A change of the estimate smaller than this share is not worth a new allocation.
+const NOTEWORTHY_PERCENT: u64 = 5;
+
+const RTT_DEFAULT_US: u64 = 100_000;
+const RTT_MAX: Duration = Duration::from_secs(2);
+
+/// Loss thresholds of receiver reports where there is no transport-cc (draft-ietf-rmcat-gcc-02 section 6).
+const REPORT_LOSS_LOW: f64 = 0.02;
+const REPORT_LOSS_HIGH: f64 = 0.10;
+
+/// One transport's estimate.
+#[derive(Clone, Debug)]
+pub struct Estimator {
+    epoch: Instant,
+    sent: SentRing,
+    references: ReferenceTimeUnwrapper,
+    throughput: Throughput,
+    delay: DelayTrend,
+    rate: DelayRate,
+    loss: LossLimit,
+    budget: SendBudget,
+    prober: Prober,
+    /// What leaves, by our own clock: no feedback proves more than this.
+    leaving: RateMeter,
+    /// Bytes outside transport-cc since the last packet within it: audio shares the path.
+    unnumbered: u16,
+
+    rtt_us: u64,
+    remb_bps: Option<u64>,
+    /// The limit by receiver reports, for peers without transport-cc.
+    report_limit_bps: Option<f64>,
+    next_bps: u64,
+    all_bps: u64,
+    last_sent_us: Option<u64>,
+    last_feedback_us: Option<u64>,
+    last_overuse_us: Option<u64>,
+    polled_us: u64,
+    estimate_bps: u64,
+    told_bps: u64,
+}
+
+impl Estimator {
+    pub fn new(now: Instant) -> Estimator {
+        Estimator {
+            epoch: now,
+            sent: SentRing::default(),
+            references: ReferenceTimeUnwrapper::default(),
+            throughput: Throughput::default(),
+            delay: DelayTrend::new(),
+            rate: DelayRate::new(START_BPS, 0),
+            loss: LossLimit::default(),
+            budget: SendBudget::default(),
+            prober: Prober::new(),
+            leaving: RateMeter::default(),
+            unnumbered: 0,
+            rtt_us: RTT_DEFAULT_US,
+            remb_bps: None,
+            report_limit_bps: None,
+            next_bps: 0,
+            all_bps: 0,
+            last_sent_us: None,
+            last_feedback_us: None,
+            last_overuse_us: None,
+            polled_us: 0,
+            estimate_bps: START_BPS,
+            told_bps: START_BPS,
+        }
+    }
+
+    /// A datagram with this transport-wide number leaves, padding or media; `bytes` is its length.
+    #[inline]
+    pub fn sent(&mut self, number: SeqNo, bytes: usize, now: Instant) {
+        let now_us = self.micros(now);
+        let bytes = bytes.min(u16::MAX as usize) as u16;
+        let counted = bytes.saturating_add(std::mem::take(&mut self.unnumbered));
+        self.sent.push(number, counted, self.prober.tag(), now_us);
+        self.prober.sent(counted, now_us);
+        self.count(bytes, now, now_us);
+    }
+
+    /// A datagram without a transport-wide number leaves (audio, by the client's contract).
+    #[inline]
+    pub fn sent_unnumbered(&mut self, bytes: usize, now: Instant) {
+        let bytes = bytes.min(u16::MAX as usize) as u16;
+        // Peers without transport-cc send no numbers at all: what waits must not swell the first one.
+        self.unnumbered = self.unnumbered.saturating_add(bytes).min(4 * bytes.max(500));
+        let now_us = self.micros(now);
+        self.count(bytes, now, now_us);
+    }
+
+    #[inline]
+    fn count(&mut self, bytes: u16, now: Instant, now_us: u64) {
+        self.leaving.add(bytes as usize, now);
+        self.budget.sent(bytes);
+        self.last_sent_us = Some(now_us);
+    }
+
+    /// Transport-cc feedback. Numbers that were never sent, or were told before, are ignored.
+    pub fn feedback(&mut self, feedback: &TransportCc<'_>, now: Instant) {
+        let now_us = self.micros(now);
+        let reference_us = self.references.unwrap(feedback.reference) as i64 * 64_000;
+        let (mut packets, mut found, mut bytes, mut newest_sent_us) = (0, 0, 0, None);
+        for (number, since_reference_us) in feedback.arrivals() {
+            let Some((packet, was_lost)) = self.sent.arrived(number, now_us) else { continue };
+            let arrival_us = reference_us.saturating_add(since_reference_us).max(0) as u64;
+            packets += u32::from(!was_lost.0);
+            found += i64::from(was_lost.0);
+            bytes += packet.bytes as u64;
+            newest_sent_us = newest_sent_us.max(Some(packet.sent_us));
+            self.throughput.add(arrival_us, packet.bytes);
+            if packet.probe == 0 {
+                self.delay.packet(packet.sent_us, arrival_us, now_us);
+            } else {
+                self.prober.arrived(&packet, arrival_us);
+            }
+        }
+        let (lost, lost_bytes) = self.sent.lost(feedback.base, feedback.status_count);
+        // Of nothing that flew: fabricated, or repeated.
+        let Some(newest_sent_us) = newest_sent_us else { return };
+        self.last_feedback_us = Some(now_us);
+        // With the wait for the feedback in it; a receiver report's is better and replaces it.
+        self.rtt_us = self.rtt_us.min(now_us.saturating_sub(newest_sent_us).max(1_000));
+        self.loss.add(packets + lost, lost as i64 - found, bytes + lost_bytes, now_us);
+        self.adjust(now, now_us);
+    }
+
+    fn adjust(&mut self, now: Instant, now_us: u64) {
+        let usage = self.delay.usage();
+        if usage == Usage::Over {
+            self.last_overuse_us = Some(now_us);
+        }
+        let delivered_bps = self.delivered_bps(now);
+        let limited = self.budget.update(self.estimate_bps, now_us);
+        let moment = Moment { usage, delivered_bps, rtt_us: self.rtt_us, limited, now_us };
+        let before = self.rate.bps();
+        if self.rate.update(&moment) && self.rate.bps() < before * 2 / 3 {
+            self.prober.path_changed(now_us);
+        }
+        if let Some(answer) = self.prober.answer() {
+            let before = self.estimate_bps;
+            // Only upwards: a probe that found less found the queue that it made itself.
+            if answer.measured_bps > self.rate.bps() {
+                self.rate.set(answer.measured_bps, now_us);
+            }
+            self.prober.judge(&answer, before, now_us);
+        }
+        self.loss.update(self.rate.bps(), delivered_bps, now_us);
+        self.combine();
+    }
+
+    /// What arrives per second, at most what leaves: a receiver may lie about its clock.
+    fn delivered_bps(&self, now: Instant) -> Option<u64> {
+        let leaving_bps = self.leaving.bitrate_bps(now);
+        self.throughput.bps().map(|bps| bps.min(leaving_bps * 3 / 2))
+    }
+
+    /// The least of what delay, loss and the receiver allow.
+    fn combine(&mut self) {
+        let by_feedback = self.last_feedback_us.map(|_| self.loss.bps().unwrap_or(u64::MAX).min(self.rate.bps()));
+        let by_receiver = match (self.remb_bps, self.report_limit_bps) {
+            (remb, Some(limit)) if by_feedback.is_none() => Some(remb.unwrap_or(u64::MAX).min(limit as u64)),
+            (remb, _) => remb,
+        };
+        let estimate = match (by_feedback, by_receiver) {
+            (None, None) => self.rate.bps(),
+            (feedback, receiver) => feedback.unwrap_or(u64::MAX).min(receiver.unwrap_or(u64::MAX)),
+        };
+        self.estimate_bps = estimate.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
+    }
+
+    /// The receiver's own maximum (draft-alvestrand-rmcat-remb): a cap beside transport-cc, the estimate
+    /// itself where there is none.
+    pub fn remb(&mut self, bitrate_bps: u64) {
+        self.remb_bps = Some(bitrate_bps);
+        self.combine();
+    }
+
+    /// A receiver report about a consumer of this transport: 0 to 1 lost, and the round-trip time it gave.
+    pub fn receiver_report(&mut self, fraction_lost: f64, rtt: Option<Duration>) {
+        if let Some(rtt) = rtt {
+            self.rtt_us = rtt.min(RTT_MAX).as_micros() as u64;
+        }
+        if self.last_feedback_us.is_some() {
+            return;
+        }
+        let estimate = self.estimate_bps as f64;
+        if fraction_lost > REPORT_LOSS_HIGH {
+            self.report_limit_bps = Some(estimate * (1.0 - 0.5 * fraction_lost.min(1.0)));
+        } else if fraction_lost < REPORT_LOSS_LOW {
+            self.report_limit_bps = self.report_limit_bps.map(|limit| limit * 1.08).filter(|bps| *bps < 1e9);
+        }
+        self.combine();
+    }
+
+    /// What the allocation could use: the estimate at which somebody would be raised (`None`: nobody can be),
+    /// and what everybody's best costs. Probes try for the former and not beyond the latter. Call with
+    /// `None` when the transport has no way to send padding.
+    pub fn want(&mut self, next_raise_bps: Option<u64>, wanted_bps: u64) {
+        self.next_bps = next_raise_bps.unwrap_or(0).min(ESTIMATE_MAX_BPS);
+        self.all_bps = wanted_bps.min(ESTIMATE_MAX_BPS);
+    }
+
+    /// Bytes of padding that should leave now, for a probe. Send them as one or more packets and report each
+    /// with [`sent`](Estimator::sent); sending less only slows the probe.
+    pub fn padding(&self, now: Instant) -> Option<usize> {
+        self.prober.padding(self.micros(now)).map(|bytes| bytes as usize)
+    }
+
+    /// Probes begin and expire here, and silence of the other side is noticed.
+    pub fn poll(&mut self, now: Instant) {
+        let now_us = self.micros(now);
+        self.polled_us = now_us;
+        self.prober.expire(now_us);
+        self.notice_missing_feedback(now_us);
+        let answered = self.last_feedback_us.is_some_and(|at| now_us.saturating_sub(at) < FEEDBACK_MISSING_US);
+        if answered || (self.last_feedback_us.is_none() && self.remb_bps.is_some()) {
+            let wish = Wish {
+                estimate_bps: self.estimate_bps,
+                next_bps: self.next_bps,
+                all_bps: self.all_bps,
+                last_overuse_us: self.last_overuse_us,
+            };
+            self.prober.plan(&wish, now_us);
+        }
+    }
+
+    fn notice_missing_feedback(&mut self, now_us: u64) {
+        let (Some(sent_us), Some(feedback_us)) = (self.last_sent_us, self.last_feedback_us) else { return };
+        let silent_us = sent_us.saturating_sub(feedback_us);
+        if silent_us >= FEEDBACK_MISSING_US && now_us.saturating_sub(sent_us) < FEEDBACK_MISSING_STEP_US {
+            self.last_feedback_us = Some(feedback_us + FEEDBACK_MISSING_STEP_US);
+            let lower = (self.rate.bps() as f64 * FEEDBACK_MISSING_FACTOR) as u64;
+            self.rate.set(lower, now_us);
+            self.combine();
+        }
+    }
+
+    /// When to [`poll`](Estimator::poll) and look for [`padding`](Estimator::padding); `None` while nothing
+    /// is sent.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let sending = self.last_sent_us.is_some_and(|at| at + POLL.as_micros() as u64 >= self.polled_us);
+        let at_us = match self.prober.next_portion_us(self.polled_us) {
+            Some(portion_us) => portion_us,
+            None if sending => self.polled_us + POLL.as_micros() as u64,
+            None => return None,
+        };
+        Some(self.epoch + Duration::from_micros(at_us))
+    }
+
+    /// What may be sent to this peer, all streams together, in bits of datagrams per second.
+    pub fn estimate_bps(&self) -> u64 {
+        self.estimate_bps
+    }
+
+    /// The estimate, if it changed by a twentieth since this last said so: time for a new allocation.
+    pub fn take_change(&mut self) -> Option<u64> {
+        let apart = self.estimate_bps.abs_diff(self.told_bps);
+        if apart * 100 < self.told_bps * NOTEWORTHY_PERCENT {
+            return None;
+        }
+        self.told_bps = self.estimate_bps;
+        Some(self.estimate_bps)
+    }
+
+    /// Smoothed by nothing; from receiver reports where there are any.
+    pub fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_us)
+    }
+
+    /// Probes begun.
+    pub fn probes(&self) -> u64 {
+        self.prober.count()
+    }
+
+    #[inline]
+    fn micros(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.epoch);
+        since.as_secs() * 1_000_000 + since.subsec_micros() as u64
+    }
+}
