@@ -11,22 +11,23 @@ const RECONNECT_DELAYS_MS = [300, 1000, 2000, 4000, 8000];
 const REPAIR_AFTER_MS = 1500;
 const GIVE_UP_REPAIR_AFTER_MS = 12_000;
 
-// Three pictures of the camera, so that the server can give each receiver the one its tile and its link have room for.
-const CAMERA_ENCODINGS = [
+// Several pictures of the camera, so that the server can give each receiver the one its tile and its link have room for.
+const LARGE_CAMERA = [
   { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
   { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
   { scaleResolutionDownBy: 1, maxBitrate: 1_500_000 },
 ];
-const SCREEN_ENCODINGS = [{ maxBitrate: 2_500_000 }];
-const SMALLEST_SIMULCAST_WIDTH = 640;
+const MEDIUM_CAMERA = [
+  { scaleResolutionDownBy: 2, maxBitrate: 150_000 },
+  { scaleResolutionDownBy: 1, maxBitrate: 800_000 },
+];
+const SMALL_CAMERA = [{ maxBitrate: 400_000 }];
+const SCREEN = [{ maxBitrate: 2_500_000 }];
 
 const PUBLISHING = {
   microphone: () => ({ codecOptions: { opusDtx: true, opusFec: true } }),
-  camera: (track) => ({
-    encodings: (track.getSettings().width ?? 0) >= SMALLEST_SIMULCAST_WIDTH ? CAMERA_ENCODINGS : [{ maxBitrate: 600_000 }],
-    codecOptions: { videoGoogleStartBitrate: 600 },
-  }),
-  screen: () => ({ encodings: SCREEN_ENCODINGS, codecOptions: { videoGoogleStartBitrate: 1000 } }),
+  camera: (track) => ({ encodings: cameraEncodings(track), codecOptions: { videoGoogleStartBitrate: 600 } }),
+  screen: () => ({ encodings: SCREEN, codecOptions: { videoGoogleStartBitrate: 1000 } }),
   'screen-sound': () => ({ codecOptions: { opusStereo: true, opusDtx: true } }),
 };
 
@@ -37,7 +38,7 @@ export class Call extends EventTarget {
   peers = new Map();
   /** source -> { track, paused, producer? }: what we send, kept over reconnections. */
   own = new Map();
-  /** Who we are in the room; another one after each reconnection. */
+  /** Who we are in the room. */
   peerId = null;
   /** The peer whom the server calls the active speaker. */
   speaker = null;
@@ -51,6 +52,8 @@ export class Call extends EventTarget {
   #send = null;
   #receive = null;
   #ready = null;
+  #welcome = null;
+  #resumeToken = null;
   #attempt = 0;
   #repairTimers = new Map();
   #statistics = new Statistics();
@@ -73,7 +76,8 @@ export class Call extends EventTarget {
 
   leave() {
     if (this.state === 'ended') return;
-    this.#leaveRoom();
+    this.#signaling?.leave();
+    this.#dropMedia();
     for (const { track } of this.own.values()) track.stop();
     this.own.clear();
     this.#become('ended');
@@ -164,36 +168,60 @@ export class Call extends EventTarget {
 
   async #enter() {
     let entered = false;
-    let enterRoom;
-    this.#ready = new Promise((resolve) => (enterRoom = resolve));
-    this.#device = await Device.factory();
+    let ready;
+    this.#ready = new Promise((resolve) => (ready = resolve));
+    this.#welcome = null;
     const signaling = await Signaling.open(this.#url(), {
       onNotification: (method, data) => this.#notified(method, data),
       onClosed: (error) => entered && this.#connectionLost(error),
     });
     if (this.state === 'ended') return signaling.close();
     this.#signaling = signaling;
-
-    const room = await signaling.request('join', { displayName: this.#name, produce: true, consume: true });
-    await this.#device.load({ routerRtpCapabilities: room.rtpCapabilities });
-    this.#send = this.#adopt(this.#device.createSendTransport(room.sendTransport));
-    this.#receive = this.#adopt(this.#device.createRecvTransport(room.recvTransport));
-    enterRoom();
+    const { producers } = this.#send ? await signaling.request('get-producers') : {};
+    if (this.#welcome?.resumed) this.#takeUp(producers);
+    else await this.#enterAnew();
+    ready();
     entered = true;
     this.#attempt = 0;
     this.#become('connected');
+    for (const [source, { producer }] of this.own) {
+      if (!producer) this.#produce(source).catch((error) => this.#notice(explain(error)));
+    }
+  }
+
+  async #enterAnew() {
+    this.#dropMedia();
+    this.#device = await Device.factory();
+    const room = await this.#signaling.request('join', { displayName: this.#name, produce: true, consume: true });
+    await this.#device.load({ routerRtpCapabilities: room.rtpCapabilities });
+    this.#send = this.#adopt(this.#device.createSendTransport(room.sendTransport));
+    this.#receive = this.#adopt(this.#device.createRecvTransport(room.recvTransport));
+    this.#resumeToken = room.resumeToken;
     for (const peer of room.peers) this.#meet(peer.peerId, peer.displayName);
-    for (const source of this.own.keys()) this.#produce(source).catch((error) => this.#notice(explain(error)));
+    for (const producer of room.producers) this.#newProducer(producer);
+  }
+
+  // The server kept our place: transports and streams go on. What both sides did meanwhile is made good.
+  #takeUp(producers) {
+    const here = new Set(producers.map(({ producerId }) => producerId));
+    this.#forgetStream((stream) => !here.has(stream.producerId));
+    const present = new Set(this.#welcome.peers.map(({ peerId }) => peerId));
+    for (const peerId of this.peers.keys()) if (!present.has(peerId)) this.#forgetPeer(peerId);
+    for (const { peerId, displayName } of this.#welcome.peers) this.#meet(peerId, displayName);
+    const own = new Map([...this.own.values()].filter(({ producer }) => producer).map((own) => [own.producer.id, own]));
+    for (const producerId of this.#welcome.producers) {
+      const paused = own.get(producerId)?.paused;
+      const method = paused === undefined ? 'close-producer' : paused ? 'pause-producer' : 'resume-producer';
+      this.#ask(method, { producerId });
+    }
   }
 
   #url() {
     const url = new URL(`room/${encodeURIComponent(this.#room)}`, document.baseURI);
     url.protocol = url.protocol.replace('http', 'ws');
-    // The server may still hold the place of a connection that broke: come back as somebody else.
-    this.peerId = [...crypto.getRandomValues(new Uint32Array(3))].map((word) => word.toString(36)).join('');
+    this.peerId ??= [...crypto.getRandomValues(new Uint32Array(3))].map((word) => word.toString(36)).join('');
     url.searchParams.set('peerId', this.peerId);
-    const token = new URLSearchParams(location.search).get('token');
-    if (token) url.searchParams.set('token', token);
+    if (this.#resumeToken) url.searchParams.set('token', this.#resumeToken);
     return url.href;
   }
 
@@ -210,11 +238,9 @@ export class Call extends EventTarget {
     return transport;
   }
 
-  #leaveRoom() {
+  #dropMedia() {
     for (const timer of this.#repairTimers.values()) clearTimeout(timer);
     this.#repairTimers.clear();
-    this.#signaling?.close();
-    this.#signaling = null;
     this.#send?.close();
     this.#receive?.close();
     this.#send = this.#receive = null;
@@ -223,10 +249,12 @@ export class Call extends EventTarget {
     this.speaker = null;
   }
 
+  // The media goes on while the signaling is away: the server may keep our place.
   #connectionLost(error) {
     if (this.state === 'ended') return;
-    this.#leaveRoom();
-    if (isFinal(error)) {
+    this.#signaling?.close();
+    if (error.code === 'peer-id-taken') this.peerId = this.#resumeToken = null;
+    else if (isFinal(error)) {
       this.error = error;
       return this.leave();
     }
@@ -261,7 +289,11 @@ export class Call extends EventTarget {
   async #repair(transport) {
     if (transport.closed || this.state === 'ended') return;
     this.#become('repairing');
-    const giveUp = () => this.#connectionLost(new Error('the media path does not come back'));
+    const giveUp = () => {
+      this.#resumeToken = null;
+      this.peerId = null;
+      this.#connectionLost(new Error('the media path does not come back'));
+    };
     this.#repairTimers.set(transport, setTimeout(giveUp, GIVE_UP_REPAIR_AFTER_MS));
     try {
       const { iceParameters } = await this.#signaling.request('restart-ice', { transportId: transport.id });
@@ -281,7 +313,7 @@ export class Call extends EventTarget {
       track: own.track,
       stopTracks: false,
       ...PUBLISHING[source](own.track),
-      appData: { source, name: this.#name },
+      appData: { source, name: this.#name, height: own.track.getSettings().height },
     });
     // Switched off, or left, while the server was answering.
     if (this.own.get(source) !== own || transport !== this.#send) return this.#closeProducer(producer);
@@ -303,6 +335,9 @@ export class Call extends EventTarget {
 
   #notified(method, data) {
     switch (method) {
+      case 'welcome':
+        this.#welcome = data;
+        return;
       case 'peer-joined':
         return this.#meet(data.peerId, data.displayName);
       case 'peer-left':
@@ -343,6 +378,8 @@ export class Call extends EventTarget {
     if (peer.asked.has(producerId)) return;
     peer.asked.add(producerId);
     await this.#ready;
+    // Announced on a connection that turned out to be a new start, which announces it again.
+    if (this.peers.get(peerId) !== peer) return;
     const transport = this.#receive;
     try {
       await this.#consume(peer, producerId, { kind, producerPaused: paused ?? false });
@@ -380,6 +417,7 @@ export class Call extends EventTarget {
       kind: answer.kind,
       source,
       type: answer.type,
+      height: answer.appData?.height ?? 720,
       spatialLayers: Number(/^L(\d)/.exec(answer.rtpParameters.encodings[0].scalabilityMode ?? '')?.[1] ?? 1),
       consumer,
       track: consumer.track,
@@ -445,4 +483,12 @@ export class Call extends EventTarget {
   #notice(text) {
     this.dispatchEvent(new CustomEvent('notice', { detail: text }));
   }
+}
+
+// Chromium sends three pictures only from 960x540 upwards, and leaves out the largest below that.
+function cameraEncodings(track) {
+  const { width = 0, height = 0 } = track.getSettings();
+  const longSide = Math.max(width, height);
+  if (longSide >= 960) return LARGE_CAMERA;
+  return longSide >= 480 ? MEDIUM_CAMERA : SMALL_CAMERA;
 }

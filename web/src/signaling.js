@@ -70,13 +70,18 @@ export class Signaling {
   }
 
   /** Says goodbye and closes; safe to call from `pagehide`. */
-  close() {
-    this.#onClosed = null;
+  leave() {
     if (this.#socket.readyState === WebSocket.OPEN) {
       this.#socket.send(JSON.stringify({ request: true, id: this.#nextId++, method: 'leave', data: {} }));
     }
+    this.close();
+  }
+
+  /** Closes without a goodbye: the server may keep the place for another connection. */
+  close() {
+    this.#onClosed = null;
     this.#socket.close(1000);
-    this.#lost(new SignalingError('connection-lost', 'the call was left'));
+    this.#lost(new SignalingError('connection-lost', 'the connection was closed'));
   }
 
   #settle({ id, ok, data, errorCode, errorReason }) {

@@ -6,7 +6,7 @@ export class Statistics {
 
   /**
    * Sets `measured` = { width, height, framesPerSecond, bitrate_bps, packetsLost, jitter_ms } on each incoming stream,
-   * and on each own source with the largest picture that leaves and the bitrate of all its encodings.
+   * and on each own source with the largest picture that leaves and the bitrate of all its encodings. A bitrate needs two looks: null at first.
    */
   async measure(receive, streams, send, own) {
     const [incoming, outgoing] = await Promise.all([reports(receive), reports(send)]);
@@ -52,7 +52,7 @@ export class Statistics {
   #rate(key, bytes, timestamp_ms) {
     const before = this.#before.get(key);
     this.#before.set(key, { bytes, timestamp_ms });
-    if (!before || timestamp_ms <= before.timestamp_ms) return 0;
+    if (!before || timestamp_ms <= before.timestamp_ms) return null;
     return Math.max(0, ((bytes - before.bytes) * 8000) / (timestamp_ms - before.timestamp_ms));
   }
 }

@@ -5,7 +5,8 @@
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { existsSync, statSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { readFile } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
@@ -14,12 +15,16 @@ const UDP_PORTS = 20;
 
 export const isMediasoup = process.env.E2E_SERVER === 'mediasoup';
 
-/** `{ url, ports: { min, max }, log(), stop() }` once /health answers. `args` and `env` are added for Ringside. */
-export async function startServer({ args = [], env = {}, announce } = {}) {
-  const port = await freeTcpPort();
-  const min = await freeUdpRange(UDP_PORTS);
+/**
+ * `{ url, port, ports: { min, max }, log(), stop() }` once /health answers. `args` and `env` are added for Ringside;
+ * `like` is a stopped server whose ports this one takes.
+ */
+export async function startServer({ args = [], env = {}, announce, like } = {}) {
+  const port = like?.port ?? (await freeTcpPort());
+  const min = like?.ports.min ?? (await freeUdpRange(UDP_PORTS));
   const max = min + UDP_PORTS - 1;
-  const [command, ...rest] = isMediasoup ? mediasoup(port, min, max) : [ringside(), ...args];
+  const front = isMediasoup ? await openFront(port) : null;
+  const [command, ...rest] = isMediasoup ? mediasoup(front.behind, min, max) : [ringside(), ...args];
   const child = spawn(command, rest, {
     env: {
       ...process.env,
@@ -43,9 +48,11 @@ export async function startServer({ args = [], env = {}, announce } = {}) {
   ]);
   return {
     url,
+    port,
     ports: { min, max },
     log: () => log,
     async stop() {
+      front?.close();
       child.kill('SIGTERM');
       const timer = setTimeout(() => child.kill('SIGKILL'), 8000);
       await ended;
@@ -60,6 +67,38 @@ function ringside() {
   const path = process.env.RINGSIDE_BIN ?? newest;
   if (!path) throw new Error('no ringside binary: cargo build, or set RINGSIDE_BIN');
   return path;
+}
+
+// The mediasoup server has no demo page: this serves ours in front of it and passes the rest on.
+async function openFront(port) {
+  const behind = await freeTcpPort();
+  const types = { '/': ['index.html', 'text/html'], '/app.js': ['app.js', 'text/javascript'], '/app.css': ['app.css', 'text/css'] };
+  const server = createServer((socket) => {
+    socket.once('data', async (head) => {
+      const [file, type] = types[/^GET ([^ ?]*)/.exec(head)?.[1]] ?? [];
+      if (file) {
+        const body = await readFile(`${root}web/dist/${file}`);
+        socket.write(`HTTP/1.1 200 OK\r\ncontent-type: ${type}\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n`);
+        return socket.end(body);
+      }
+      const through = connect(behind, '127.0.0.1');
+      through.write(head);
+      socket.pipe(through).pipe(socket);
+      through.on('error', () => socket.destroy());
+      sockets.add(through);
+    });
+    socket.on('error', () => {});
+    sockets.add(socket);
+  });
+  const sockets = new Set();
+  await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
+  return {
+    behind,
+    close() {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
 }
 
 function mediasoup(port, min, max) {

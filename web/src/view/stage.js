@@ -4,12 +4,12 @@
 import { Tile } from './tile.js';
 
 const WIDEST = 16 / 9;
-const NARROWEST = 0.9;
+// A tall window may cut the sides of a picture, a wide one has no reason to.
+const NARROWEST = { tall: 0.9, wide: 4 / 3 };
 const GAP_PX = 8;
 const SMALLEST_TILE_PX = 150;
 // A tile may show a picture a little smaller than itself before the next layer is worth its bits.
 const ENOUGH = 0.75;
-const CAMERA_HEIGHT_PX = 720;
 const HIDDEN_BEFORE_PAUSE_MS = 2000;
 const SETTLE_MS = 250;
 
@@ -167,11 +167,10 @@ export class Stage {
     if (width <= 0 || height <= 0) return;
     const pinned = this.#tiles.get(this.#pinned);
     this.#element.dataset.layout = pinned && this.#tiles.size > 1 ? (width > height ? 'side' : 'below') : 'grid';
-    if (this.#element.dataset.layout === 'grid') {
-      const { tileWidth, tileHeight } = bestGrid(this.#tiles.size, width, height);
-      this.#element.style.setProperty('--tile-width', `${tileWidth}px`);
-      this.#element.style.setProperty('--tile-height', `${tileHeight}px`);
-    }
+    const { tileWidth, tileHeight } = bestGrid(this.#tiles.size, width, height);
+    const sizes = { 'tile-width': tileWidth, 'tile-height': tileHeight, 'stage-width': width, 'stage-height': height };
+    this.#element.style.setProperty('--others', Math.max(1, this.#tiles.size - 1));
+    for (const [name, px] of Object.entries(sizes)) this.#element.style.setProperty(`--${name}`, `${Math.floor(px)}px`);
     clearTimeout(this.#settle);
     this.#settle = setTimeout(() => this.#askForLayers(), SETTLE_MS);
   }
@@ -181,7 +180,7 @@ export class Stage {
       const { stream } = tile;
       if (!stream || stream.kind !== 'video') continue;
       const top = stream.spatialLayers - 1;
-      if (!this.#pinned) this.#call.preferLayer(stream, layerFor(tile.element.clientHeight * devicePixelRatio, top));
+      if (!this.#pinned) this.#call.preferLayer(stream, layerFor(tile.element.clientHeight * devicePixelRatio, stream.height, top));
       else this.#call.preferLayer(stream, key === this.#pinned ? top : 0);
     }
   }
@@ -204,6 +203,7 @@ export class Stage {
 
 /** The columns that give `count` tiles the largest area, without going below the smallest useful size. */
 function bestGrid(count, width, height) {
+  const narrowest = width > height ? NARROWEST.wide : NARROWEST.tall;
   let best = { area: -1 };
   for (let columns = 1; columns <= Math.max(1, count); columns++) {
     const rows = Math.ceil(count / columns);
@@ -211,7 +211,7 @@ function bestGrid(count, width, height) {
     if (columns > 1 && columnWidth < SMALLEST_TILE_PX) break;
     let tileHeight = (height - GAP_PX * (rows - 1)) / rows;
     let tileWidth = Math.min(columnWidth, tileHeight * WIDEST);
-    tileHeight = Math.min(tileHeight, tileWidth / NARROWEST);
+    tileHeight = Math.min(tileHeight, tileWidth / narrowest);
     // Too many for the height: keep them useful and scroll.
     if (tileWidth < SMALLEST_TILE_PX) {
       tileWidth = columnWidth;
@@ -222,12 +222,13 @@ function bestGrid(count, width, height) {
     const area = tileWidth * tileHeight;
     if (area > best.area) best = { area, tileWidth, tileHeight };
   }
-  return { tileWidth: Math.floor(best.tileWidth), tileHeight: Math.floor(best.tileHeight) };
+  return best;
 }
 
-function layerFor(height_px, top) {
+/** The smallest layer that fills a tile; each has half the height of the next, the top one the camera's. */
+function layerFor(tileHeight_px, cameraHeight_px, top) {
   for (let layer = 0; layer < top; layer++) {
-    if (CAMERA_HEIGHT_PX / 2 ** (top - layer) >= height_px * ENOUGH) return layer;
+    if (cameraHeight_px / 2 ** (top - layer) >= tileHeight_px * ENOUGH) return layer;
   }
   return top;
 }

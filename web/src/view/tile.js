@@ -55,9 +55,8 @@ export class Tile {
   /** `measured` as statistics.js makes it, or null. */
   measure(measured) {
     const shown = measured && this.element.classList.contains('has-picture') && measured.width > 0;
-    this.figures.textContent = shown
-      ? `${measured.width}×${measured.height} · ${formatBitrate(measured.bitrate_bps)}`
-      : '';
+    const size = shown ? `${measured.width}×${measured.height}` : '';
+    this.figures.textContent = shown && measured.bitrate_bps !== null ? `${size} · ${formatBitrate(measured.bitrate_bps)}` : size;
     if (shown) {
       const lost = measured.packetsLost === undefined ? '' : `, ${measured.packetsLost} packets lost`;
       this.figures.title = `${Math.round(measured.framesPerSecond)} pictures per second${lost}`;
