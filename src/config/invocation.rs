@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -225,5 +226,6 @@ fn blank() -> Config {
         history_bytes: 0,
         log_level: LevelFilter::INFO,
         log_tags: Vec::new(),
+        hlog_dir: PathBuf::new(),
     }
 }

@@ -54,6 +54,8 @@ pub struct Config {
 
     pub log_level: LevelFilter,
     pub log_tags: Vec<LogTag>,
+    /// Where the workers' histogram logs go.
+    pub hlog_dir: PathBuf,
 }
 
 impl Default for Config {

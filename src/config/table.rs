@@ -4,6 +4,7 @@
 //! a setting: a row here and a field of [`Config`].
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -396,6 +397,16 @@ pub const SETTINGS: &[Setting] = &[
         default: "info,ice,dtls,rtp,srtp,rtcp",
         help: "Subsystems that log below warnings: info, ice, dtls, rtp, srtp, rtcp",
         store: |config, text| put(&mut config.log_tags, list(text, tag)),
+        ..ROW
+    },
+    Setting {
+        name: "hlog-dir",
+        group: Group::Logging,
+        value: "DIRECTORY",
+        kind: ValueKind::Text,
+        default: ".",
+        help: "Where SIGUSR1 writes the workers' latency, tick and batch distributions, as an HdrHistogram log",
+        store: |config, text| put(&mut config.hlog_dir, Ok(PathBuf::from(text))),
         ..ROW
     },
 ];

@@ -244,3 +244,99 @@ fn reachable(socket: &Socket, address: SocketAddr) -> Option<SocketAddr> {
 }
 
 const _: () = assert!(size_of::<SegmentSize>() == 24, "CMSG_SPACE of a u16");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uring::socket::SocketOptions;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    struct Stage {
+        sender: Sender,
+        sockets: Vec<Socket>,
+        receiver: UdpSocket,
+        counters: Counters,
+    }
+
+    impl Stage {
+        fn new() -> Stage {
+            let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), SocketOptions::default()).unwrap();
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            Stage { sender: Sender::new(1).unwrap(), sockets: vec![socket], receiver, counters: Counters::default() }
+        }
+
+        fn destination(&self) -> Destination {
+            Destination { address: self.receiver.local_addr().unwrap(), local: 0 }
+        }
+
+        /// Commits a run of `len` bytes that count up; whether the kernel is asked to send it.
+        fn commit(&mut self, len: usize, segment: usize) -> bool {
+            let slot = self.sender.reserve(self.destination(), len).expect("a free slot");
+            slot.iter_mut().enumerate().for_each(|(n, byte)| *byte = n as u8);
+            self.sender.commit(len, segment, &self.sockets, &mut self.counters).is_some()
+        }
+
+        fn received(&self) -> Vec<u8> {
+            let mut buffer = [0; 2000];
+            let bytes = self.receiver.recv(&mut buffer).unwrap();
+            buffer[..bytes].to_vec()
+        }
+    }
+
+    #[test]
+    fn a_device_that_cannot_segment_gets_single_datagrams_from_then_on() {
+        let mut stage = Stage::new();
+        assert!(stage.commit(25, 10));
+        // Nothing was sent: the kernel refuses a whole message before its first byte leaves.
+        stage.sender.completed(0, -libc::EIO, &mut stage.counters);
+        let parts: Vec<Vec<u8>> = vec![(0..10).collect(), (10..20).collect(), (20..25).collect()];
+        assert_eq!([stage.received(), stage.received(), stage.received()].to_vec(), parts);
+
+        assert!(!stage.commit(25, 10), "no longer asked for segmentation");
+        assert_eq!([stage.received(), stage.received(), stage.received()].to_vec(), parts);
+        assert!(stage.commit(10, 10), "a single datagram goes its usual way");
+        stage.sender.completed(0, 10, &mut stage.counters);
+        assert_eq!((stage.counters.segmentation_refused, stage.counters.datagrams_sent), (1, 7));
+    }
+
+    #[test]
+    fn each_error_is_counted_under_its_cause_and_the_slot_comes_back() {
+        let mut stage = Stage::new();
+        for error in [libc::EAGAIN, libc::ENOBUFS, libc::EMSGSIZE, libc::ENETUNREACH, libc::EIO, libc::EPERM] {
+            assert!(stage.commit(10, 10));
+            stage.sender.completed(0, -error, &mut stage.counters);
+        }
+        let expected = Counters {
+            send_buffer_full: 1,
+            device_queue_full: 1,
+            too_long: 1,
+            unreachable: 1,
+            other_send_errors: 2,
+            ..Counters::default()
+        };
+        assert_eq!(stage.counters, expected);
+    }
+
+    #[test]
+    fn the_oldest_unsegmented_destination_is_forgotten_for_the_next() {
+        let mut stage = Stage::new();
+        for n in 0..limits::UNSEGMENTED_DESTINATIONS as u32 + 1 {
+            stage.sender.headers[0].fill(-1, (std::net::Ipv4Addr::from_bits(n), 1).into(), 20, 10);
+            stage.sender.remember_unsegmented(0);
+            stage.sender.remember_unsegmented(0);
+        }
+        assert_eq!(stage.sender.unsegmented.len(), limits::UNSEGMENTED_DESTINATIONS);
+        assert_eq!(stage.sender.unsegmented[0], std::net::Ipv4Addr::from_bits(1));
+    }
+
+    #[test]
+    fn a_slot_in_flight_is_not_reserved_again() {
+        let mut stage = Stage::new();
+        assert!(stage.commit(10, 10));
+        assert!(stage.sender.reserve(stage.destination(), 10).is_none());
+        stage.sender.completed(0, 10, &mut stage.counters);
+        assert!(stage.sender.reserve(stage.destination(), 10).is_some());
+    }
+}
