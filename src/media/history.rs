@@ -65,7 +65,7 @@ impl History {
         History {
             bytes: vec![0; capacity.max(4 * DATAGRAM_BYTES)].into_boxed_slice(),
             head: 0,
-            packets: Vec::new(),
+            packets: Vec::with_capacity(packets.max(1)),
             bound: packets.max(1),
             next: 0,
         }

@@ -122,7 +122,7 @@ impl Shard {
             consumers: Vec::new(),
             sent_ssrcs: HashMap::new(),
             transport_sequence: 0,
-            due: Vec::new(),
+            due: Vec::with_capacity(limits::RUN_SEGMENTS),
             armed: Armed::default(),
             next_report: None,
             next_check: None,

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, ProducerId, Ssrc};
-use crate::limits::{AUDIO_SEQUENCES, PENDING_PACKETS, VIDEO_SEQUENCES};
+use crate::limits::{AUDIO_SEQUENCES, PENDING_PACKETS, RUN_SEGMENTS, VIDEO_SEQUENCES};
 use crate::media::history::{PacketNumber, SequenceIndex};
 use crate::media::key_frame::KeyFramePolicy;
 use crate::media::nack::NackList;
@@ -88,7 +88,7 @@ impl Producer {
                 nack: NackList::new(),
                 key_frames: KeyFramePolicy::new(spec.class),
                 index: SequenceIndex::new(sequences),
-                pending: Vec::new(),
+                pending: Vec::with_capacity(RUN_SEGMENTS),
                 pending_since: None,
                 consumers: Vec::new(),
                 last_packet: None,

@@ -66,8 +66,8 @@ impl Shard {
         let Some(transport) = self.transports.at_mut(key) else { return };
         let reference_time = transport.reference_time.take();
         let (mut blocks, mut count) = ([ReportBlock::default(); BLOCKS], 0);
-        for producer_key in transport.producers.clone() {
-            let Some(producer) = self.producers.at_mut(producer_key) else { continue };
+        for producer_key in &transport.producers {
+            let Some(producer) = self.producers.at_mut(*producer_key) else { continue };
             for layer in &mut producer.layers {
                 let Some(ssrc) = layer.ssrc else { continue };
                 let Some(report) = layer.reception.report_block(now) else { continue };

@@ -8,23 +8,21 @@ use std::ops::Range;
 use crate::limits::{DATAGRAM_BYTES, STAGED_BYTES};
 use crate::shard::outbox::{Destination, Outbox};
 
-#[derive(Default)]
 pub struct Staged {
-    bytes: Vec<u8>,
+    /// Pages are touched as they are first used.
+    bytes: Box<[u8]>,
     datagrams: Vec<(Destination, Range<usize>)>,
 }
 
 impl Staged {
+    pub fn new() -> Self {
+        Staged { bytes: vec![0; STAGED_BYTES].into_boxed_slice(), datagrams: Vec::with_capacity(256) }
+    }
+
     /// Room to write one datagram into; nothing is kept of it until [`commit`](Self::commit).
     pub fn slot(&mut self) -> Option<&mut [u8]> {
         let at = self.end();
-        if at + DATAGRAM_BYTES > STAGED_BYTES {
-            return None;
-        }
-        if self.bytes.len() < at + DATAGRAM_BYTES {
-            self.bytes.resize(at + DATAGRAM_BYTES, 0);
-        }
-        Some(&mut self.bytes[at..at + DATAGRAM_BYTES])
+        self.bytes.get_mut(at..at + DATAGRAM_BYTES)
     }
 
     pub fn commit(&mut self, destination: Destination, len: usize) {

@@ -20,7 +20,7 @@ pub struct Armed(Option<Instant>);
 
 impl<T> Timers<T> {
     pub fn new() -> Self {
-        Timers { heap: BinaryHeap::new() }
+        Timers { heap: BinaryHeap::with_capacity(1024) }
     }
 
     /// Arms `key` for `deadline`, unless it is armed for that or an earlier time: then it comes up early,

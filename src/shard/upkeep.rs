@@ -148,7 +148,8 @@ impl Shard {
         }
         transport.next_check = None;
         let mut any_alive = false;
-        for producer_key in transport.producers.clone() {
+        for at in 0..transport.producers.len() {
+            let Some(producer_key) = self.transports.at(key).and_then(|t| t.producers.get(at).copied()) else { break };
             let Some(producer) = self.producers.at_mut(producer_key) else { continue };
             if producer.layers.len() == 1 {
                 continue;

@@ -39,6 +39,8 @@ pub struct Call {
     mids: HashMap<usize, u32>,
     published: HashMap<ProducerId, (Medium, usize)>,
     pub default_link: Link,
+    /// Allocations that the shard made, where they are counted.
+    pub allocations: Option<u64>,
     /// Datagrams that the shard sent, by the shard's own count and the outbox's.
     pub outbox: Sent,
 }
@@ -50,7 +52,6 @@ pub struct Sent {
     to: Option<Destination>,
     datagrams: Vec<(Destination, Vec<u8>)>,
     pub messages: u64,
-    pub datagram_count: u64,
     /// Refuses every so many reservations, to see what a full send pool does.
     pub refuse_every: Option<u64>,
     reservations: u64,
@@ -63,7 +64,8 @@ impl Outbox for Sent {
             return None;
         }
         assert!(capacity <= ringside::limits::RUN_BYTES);
-        self.slot = vec![0xee; capacity];
+        // This outbox allocates for what it keeps; it is not the shard that is counted then.
+        allocation_counter::opt_out(|| self.slot = vec![0xee; capacity]);
         self.to = Some(destination);
         Some(&mut self.slot)
     }
@@ -73,10 +75,10 @@ impl Outbox for Sent {
         assert!(len > 0 && segment > 0 && segment <= len, "a message of {len} bytes in segments of {segment}");
         assert!(len.div_ceil(segment) <= ringside::limits::RUN_SEGMENTS);
         self.messages += 1;
-        for datagram in self.slot[..len].chunks(segment) {
-            self.datagram_count += 1;
-            self.datagrams.push((to, datagram.to_vec()));
-        }
+        allocation_counter::opt_out(|| {
+            let datagrams = self.slot[..len].chunks(segment);
+            self.datagrams.extend(datagrams.map(|datagram| (to, datagram.to_vec())));
+        });
     }
 }
 
@@ -117,6 +119,7 @@ impl Call {
             mids: HashMap::new(),
             published: HashMap::new(),
             default_link: Link::default(),
+            allocations: None,
             outbox: Sent::default(),
         }
     }
@@ -342,7 +345,10 @@ impl Call {
                 None => {
                     let source = flight.from;
                     let bytes = &mut flight.bytes;
-                    self.shard.handle_datagram(self.now, Datagram { source, local: 0, bytes, received_at: None });
+                    let (shard, now) = (&mut self.shard, self.now);
+                    counted(&mut self.allocations, || {
+                        shard.handle_datagram(now, Datagram { source, local: 0, bytes, received_at: None });
+                    });
                 }
             }
         }
@@ -351,12 +357,14 @@ impl Call {
                 connection.handle_timeout(self.now);
             }
         }
-        self.shard.handle_timeout(self.now);
+        let (shard, now) = (&mut self.shard, self.now);
+        counted(&mut self.allocations, || shard.handle_timeout(now));
         self.flush();
     }
 
     fn flush(&mut self) {
-        self.shard.flush(self.now, &mut self.outbox);
+        let (shard, now, outbox) = (&mut self.shard, self.now, &mut self.outbox);
+        counted(&mut self.allocations, || shard.flush(now, outbox));
         while let Some(event) = self.shard.poll_event() {
             self.events.push((self.now, event));
         }
@@ -380,5 +388,13 @@ impl Call {
 
     fn token(&mut self) -> Token {
         Token(self.id())
+    }
+}
+
+/// Runs a part of the shard, and counts its allocations when somebody wants to know.
+fn counted(count: &mut Option<u64>, part: impl FnOnce()) {
+    match count {
+        Some(count) => *count += allocation_counter::measure(part).count_total,
+        None => part(),
     }
 }

@@ -169,6 +169,28 @@ fn what_came_in_times_the_consumers_is_what_went_out_and_what_was_discarded() {
     }
 }
 
+#[test]
+fn steady_forwarding_allocates_nothing() {
+    let mut call = Call::new(8);
+    let peers: Vec<_> = (0..4).map(|_| call.join()).collect();
+    for peer in &peers {
+        let ssrc = 1000 * (*peer as u32 + 1);
+        let camera = call.publish(*peer, Source::simulcast(ssrc, call.now));
+        let microphone = call.publish(*peer, Source::microphone(ssrc + 500, call.now));
+        for other in peers.iter().filter(|other| *other != peer) {
+            call.watch(*other, camera);
+            call.watch(*other, microphone);
+        }
+    }
+    call.run(6 * SECOND);
+    let before = call.shard.counters().packets_sent;
+    call.allocations = Some(0);
+    call.run(6 * SECOND);
+    let sent = call.shard.counters().packets_sent - before;
+    assert!(sent > 10_000, "{sent}");
+    assert_eq!(call.allocations, Some(0), "for {sent} packets sent");
+}
+
 /// The refusals that are counted once for each consumer.
 const PER_CONSUMER: [Discard; 8] = [
     Discard::ConsumerPaused,
