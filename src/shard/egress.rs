@@ -35,7 +35,7 @@ pub struct Egress {
     numbers: Vec<PacketNumber>,
     transports: Vec<Key<Transport>>,
     outgoing: Vec<Outgoing>,
-    /// When the first packet of each run of this tick arrived; the worker takes the latency from it.
+    /// When the first packet of each run of the last flush arrived; the worker takes the latency from it.
     pub departed: Vec<Instant>,
 }
 
@@ -67,6 +67,7 @@ impl Shard {
     /// enough.
     pub(super) fn flush_media(&mut self, now: Instant, outbox: &mut impl Outbox) {
         let mut egress = std::mem::take(&mut self.egress);
+        egress.departed.clear();
         self.collect_runs(now, &mut egress);
         if !egress.runs.is_empty() {
             self.sort_by_transport(&mut egress);

@@ -227,7 +227,7 @@ impl Shard {
         self.events.pop_front()
     }
 
-    /// When the first packet of each run that left since the last call had arrived.
+    /// When the first packet of each run that left with the last flush had arrived.
     pub fn departed(&mut self) -> std::vec::Drain<'_, Instant> {
         self.egress.departed.drain(..)
     }
