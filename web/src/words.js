@@ -3,12 +3,12 @@
 /** Why a consumer gets the picture it gets (`reason` of consumer-layers-changed): badge and explanation. */
 export const REASONS = {
   full: { badge: '', text: 'Best picture that is sent' },
-  preferred: { badge: 'Small on purpose', text: 'A smaller picture, because this tile is small' },
-  bandwidth: { badge: 'Slow connection', text: 'Your connection has no room for a better picture' },
-  'producer-uplink': { badge: 'Slow sender', text: "The sender's connection or computer holds the better picture back" },
+  preferred: { badge: 'Saving data', text: 'A smaller picture, because this tile is small' },
+  bandwidth: { badge: 'Your link is slow', text: 'Your connection has no room for a better picture' },
+  'producer-uplink': { badge: 'Their link is slow', text: "The sender's connection or computer holds the better picture back" },
   'no-key-frame': { badge: 'Picture is coming', text: 'Waiting for the next complete picture' },
   paused: { badge: 'Paused', text: 'The picture is paused' },
-  'layer-inactive': { badge: 'Better one stopped', text: 'The better picture stopped arriving at the server' },
+  'layer-inactive': { badge: 'Sharper one stopped', text: 'The better picture stopped arriving at the server' },
 };
 
 const ERRORS = {

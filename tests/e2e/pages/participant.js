@@ -20,14 +20,18 @@ export class Participant {
     this.#entered = new Promise((resolve) => (this.#enter = resolve));
   }
 
-  /** `connect(url, roomId, onNotification)` resolves to `{ request(method, data), close() }`. */
-  async join(connect, { url, roomId, name }) {
+  /**
+   * `connect(url, roomId, onNotification)` resolves to `{ request(method, data), close() }`. With `mediaPort` the media
+   * goes there instead of to the announced port: a relay stands in between.
+   */
+  async join(connect, { url, roomId, name, mediaPort }) {
     this.name = name;
+    this.mediaPort = mediaPort;
     this.#signaling = await connect(url, roomId, (method, data) => this.#notified(method, data));
     const { rtpCapabilities } = await this.request('get-rtp-capabilities', {});
     await this.#device.load({ routerRtpCapabilities: rtpCapabilities });
-    this.send = this.#adopt(this.#device.createSendTransport(await this.request('create-transport', { direction: 'send' })));
-    this.receive = this.#adopt(this.#device.createRecvTransport(await this.request('create-transport', { direction: 'recv' })));
+    this.send = this.#adopt(this.#device.createSendTransport(await this.#transport('send')));
+    this.receive = this.#adopt(this.#device.createRecvTransport(await this.#transport('recv')));
     this.#enter();
   }
 
@@ -41,8 +45,9 @@ export class Participant {
 
   // ---- sending
 
-  async sendCamera({ colour, width = 320, height = 240, encodings, appData = {} }) {
-    const track = this.#paint(colour, width, height);
+  /** With `busy` the picture is so full of change that the encoder needs all the bits it may have. */
+  async sendCamera({ colour, width = 320, height = 240, encodings, busy = false, appData = {} }) {
+    const track = this.#paint(colour, width, height, busy);
     const producer = await this.send.produce({ track, encodings, appData: { source: 'camera', owner: this.name, ...appData } });
     this.producers.set('camera', producer);
     return producer.id;
@@ -130,6 +135,29 @@ export class Participant {
     }
   }
 
+  /** From here on, `longestFreeze_ms` is the longest time without a new picture. */
+  watchFreezes(owner, source) {
+    clearInterval(this.freezeTimer);
+    const { element } = this.find(owner, source);
+    const frames = () => element.getVideoPlaybackQuality().totalVideoFrames;
+    let [last, at_ms, longest_ms] = [frames(), performance.now(), 0];
+    const look = () => {
+      longest_ms = Math.max(longest_ms, performance.now() - at_ms);
+      if (frames() > last) [last, at_ms] = [frames(), performance.now()];
+    };
+    this.freezeTimer = setInterval(look, 20);
+    this.longestFreeze_ms = () => {
+      look();
+      return longest_ms;
+    };
+  }
+
+  async #transport(direction) {
+    const options = await this.request('create-transport', { direction });
+    if (this.mediaPort) for (const candidate of options.iceCandidates) candidate.port = this.mediaPort;
+    return options;
+  }
+
   #adopt(transport) {
     transport.on('connect', ({ dtlsParameters }, done, failed) => {
       this.request('connect-transport', { transportId: transport.id, dtlsParameters }).then(done, failed);
@@ -183,7 +211,7 @@ export class Participant {
   }
 
   // One colour, and a small mark that moves, so that every picture differs from the one before.
-  #paint([r, g, b], width, height) {
+  #paint([r, g, b], width, height, busy) {
     const canvas = Object.assign(document.createElement('canvas'), { width, height });
     const context = canvas.getContext('2d');
     let x = 0;
@@ -192,6 +220,10 @@ export class Participant {
       context.fillRect(0, 0, width, height);
       context.fillStyle = '#fff';
       context.fillRect((x = (x + 7) % width), 4, 12, 12);
+      for (let i = 0; busy && i < 400; i++) {
+        context.fillStyle = `hsl(${Math.random() * 360} 70% 50%)`;
+        context.fillRect(Math.random() * width, height * (0.6 + Math.random() * 0.4), 8, 8);
+      }
     };
     draw();
     setInterval(draw, 1000 / FRAMES_PER_SECOND);

@@ -17,19 +17,19 @@ export const isMediasoup = process.env.E2E_SERVER === 'mediasoup';
 
 /**
  * `{ url, port, ports: { min, max }, log(), stop() }` once /health answers. `args` and `env` are added for Ringside;
- * `like` is a stopped server whose ports this one takes.
+ * `like` is a stopped server whose ports this one takes; with one worker all media goes through `ports.min`.
  */
-export async function startServer({ args = [], env = {}, announce, like } = {}) {
+export async function startServer({ workers = 2, args = [], env = {}, like } = {}) {
   const port = like?.port ?? (await freeTcpPort());
   const min = like?.ports.min ?? (await freeUdpRange(UDP_PORTS));
   const max = min + UDP_PORTS - 1;
   const front = isMediasoup ? await openFront(port) : null;
-  const [command, ...rest] = isMediasoup ? mediasoup(front.behind, min, max) : [ringside(), ...args];
+  const [command, ...rest] = isMediasoup ? mediasoup(front.behind, min, max, workers) : [ringside(), '--workers', `${workers}`, ...args];
   const child = spawn(command, rest, {
     env: {
       ...process.env,
       PORT: String(port),
-      MEDIASOUP_ANNOUNCED_IP: announce ?? '127.0.0.1',
+      MEDIASOUP_ANNOUNCED_IP: '127.0.0.1',
       MEDIASOUP_RTC_MIN_PORT: String(min),
       MEDIASOUP_RTC_MAX_PORT: String(max),
       ...env,
@@ -101,9 +101,10 @@ async function openFront(port) {
   };
 }
 
-function mediasoup(port, min, max) {
+function mediasoup(port, min, max, workers) {
   const script = `${root}loadtest/peers/mediasoup/server.mjs`;
-  return ['node', script, '--port', `${port}`, '--rtc-min-port', `${min}`, '--rtc-max-port', `${max}`];
+  const settings = { port, 'rtc-min-port': min, 'rtc-max-port': max, workers, 'initial-bitrate': 1_000_000 };
+  return ['node', script, '--one-port', ...Object.entries(settings).flatMap(([name, value]) => [`--${name}`, `${value}`])];
 }
 
 async function healthy(url) {

@@ -1,0 +1,139 @@
+// One camera in three layers, seen by browsers that ask for less, or whose link has room for less. Sizes are read back
+// from the browser's own statistics.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { startRelay } from './relay.mjs';
+import { Chromium } from './support/chromium.mjs';
+import { servePages } from './support/pages.mjs';
+import { isMediasoup, startServer } from './support/server.mjs';
+
+// Chromium sends all three layers from 960x540 upwards.
+const CAMERA = {
+  colour: [60, 120, 190],
+  width: 960,
+  height: 540,
+  busy: true,
+  encodings: [
+    { scaleResolutionDownBy: 4, maxBitrate: 120_000 },
+    { scaleResolutionDownBy: 2, maxBitrate: 300_000 },
+    { scaleResolutionDownBy: 1, maxBitrate: 900_000 },
+  ],
+};
+const WIDTHS = [240, 480, 960];
+const LAYER_WITHIN_MS = 20_000;
+// An encoder that starts on a busy machine takes its time to send the top layer.
+const ALL_LAYERS_WITHIN_MS = 60_000;
+const NARROW_BPS = 250_000;
+
+let server, pages, browser, relay;
+const tabs = {};
+
+before(async () => {
+  [server, pages, browser] = await Promise.all([startServer({ workers: 1 }), servePages(['protoo']), Chromium.launch()]);
+  relay = await startRelay(server.ports.min);
+  tabs.sender = await enter('sender');
+  await tabs.sender.evaluate((camera) => participant.sendCamera(camera), CAMERA);
+  tabs.near = await enter('near');
+  tabs.far = await enter('far', relay.port);
+  for (const name of ['near', 'far']) await shows(name, 960, ALL_LAYERS_WITHIN_MS);
+});
+
+after(async () => {
+  await Promise.all([browser?.close(), server?.stop()]);
+  pages?.close();
+  relay?.close();
+});
+
+test('each receiver gets the layer that it asks for', async () => {
+  for (const layer of [0, 2, 1, 2]) {
+    await prefers('near', layer);
+    await shows('near', WIDTHS[layer]);
+    assert.equal(await width('far'), 960, 'the other receiver keeps its layer');
+  }
+});
+
+test('a receiver is told its layer, and why', { skip: isMediasoup && 'mediasoup gives no reasons' }, async () => {
+  await prefers('near', 0);
+  await toldReason('near', 'preferred', 0);
+  await prefers('near', 2);
+  await toldReason('near', 'full', 2);
+});
+
+test('asking for fewer pictures per second halves them without a key frame', async () => {
+  const key = () => participant.inbound('sender').then(({ keyFramesDecoded }) => keyFramesDecoded);
+  const before = await tabs.near.evaluate(key);
+  await prefers('near', 2, 0);
+  await tabs.near.until('fewer pictures per second', async () => {
+    const { framesPerSecond } = await participant.inbound('sender');
+    return framesPerSecond > 0 && framesPerSecond <= 7;
+  });
+  await prefers('near', 2, 2);
+  await tabs.near.until('all pictures again', async () => (await participant.inbound('sender')).framesPerSecond >= 9);
+  assert.ok((await tabs.near.evaluate(key)) - before <= 1, 'temporal layers need no key frame');
+});
+
+describe('a receiver whose link becomes narrow', () => {
+  test('gets a smaller picture that moves on, and nobody else notices', async () => {
+    await watchFreezes('far');
+    relay.down.limit({ rate_bps: NARROW_BPS });
+    await tabs.far.until('a smaller picture', async () => (await participant.inbound('sender')).frameWidth < 960, {
+      timeout_ms: LAYER_WITHIN_MS,
+    });
+    if (!isMediasoup) await toldReason('far', 'bandwidth');
+    // Whatever the switch cost, the picture moves from here on.
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await watchFreezes('far');
+    await new Promise((resolve) => setTimeout(resolve, 5000));
+    const longest_ms = await tabs.far.evaluate(() => participant.longestFreeze_ms());
+    assert.ok(longest_ms < 2000, `the picture stood still for ${Math.round(longest_ms)} ms`);
+    assert.equal(await width('near'), 960, 'the other receiver keeps its layer');
+  });
+
+  test('gets the large picture again when the link recovers', async () => {
+    relay.down.limit({});
+    await shows('far', 960, 60_000);
+  });
+});
+
+// ---- helpers
+
+async function enter(name, mediaPort) {
+  const tab = await browser.newPage({ viewport: { width: 640, height: 400 } });
+  await tab.goto(pages.url('protoo'));
+  await tab.evaluate((settings) => join(settings), { url: server.url, roomId: 'simulcast', name, mediaPort });
+  return tab;
+}
+
+function prefers(name, spatialLayer, temporalLayer) {
+  return tabs[name].evaluate(
+    (spatialLayer, temporalLayer) => {
+      const consumerId = participant.find('sender', 'camera').consumer.id;
+      return participant.request('set-preferred-layers', { consumerId, spatialLayer, temporalLayer: temporalLayer ?? undefined });
+    },
+    spatialLayer,
+    temporalLayer,
+  );
+}
+
+function width(name) {
+  return tabs[name].evaluate(async () => (await participant.inbound('sender'))?.frameWidth ?? 0);
+}
+
+function shows(name, expected, timeout_ms = LAYER_WITHIN_MS) {
+  const has = async (width) => (await participant.inbound('sender'))?.frameWidth === width;
+  return tabs[name].until(`${name} shows ${expected} pixels across`, has, { args: [expected], timeout_ms });
+}
+
+function toldReason(name, reason, spatialLayer) {
+  const told = (reason, spatialLayer) => {
+    const changes = participant.notifications.filter(({ method }) => method === 'consumer-layers-changed');
+    const last = changes.at(-1)?.data;
+    return last?.reason === reason && (spatialLayer === null || last.layers?.spatialLayer === spatialLayer);
+  };
+  return tabs[name].until(`${name} is told "${reason}"`, told, { args: [reason, spatialLayer ?? null], timeout_ms: LAYER_WITHIN_MS });
+}
+
+function watchFreezes(name) {
+  return tabs[name].evaluate(() => participant.watchFreezes('sender', 'camera'));
+}
