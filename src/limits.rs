@@ -257,3 +257,6 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a closing handshake may take, a TLS handshake, and a client that connects to no room.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Rooms that one Socket.IO connection may be in at once. Full: `too-many`.
+pub const ROOMS_PER_CONNECTION: usize = 4;

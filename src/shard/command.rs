@@ -124,6 +124,38 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Of a command that is answered.
+    pub fn token(&self) -> Option<Token> {
+        use Command::*;
+        match self {
+            CreateTransport { token, .. }
+            | ConnectTransport { token, .. }
+            | RestartIce { token, .. }
+            | Produce { token, .. }
+            | PauseProducer { token, .. }
+            | ResumeProducer { token, .. }
+            | Consume { token, .. }
+            | PauseConsumer { token, .. }
+            | ResumeConsumer { token, .. }
+            | SetPreferredLayers { token, .. }
+            | SetConsumerPriority { token, .. }
+            | RequestKeyFrame { token, .. }
+            | TransportStats { token, .. }
+            | ProducerStats { token, .. }
+            | ConsumerStats { token, .. }
+            | RoomStats { token, .. }
+            | WorkerStats { token } => Some(*token),
+            OpenRoom { .. }
+            | CloseRoom { .. }
+            | ClosePeer { .. }
+            | CloseTransport { .. }
+            | CloseProducer { .. }
+            | CloseConsumer { .. } => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Event {
     Reply {

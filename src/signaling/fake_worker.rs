@@ -1,6 +1,5 @@
 //! A worker for tests: answers every command as a shard would that has nothing against it.
 
-use crate::ids::Token;
 use crate::shard::command::{Command, Event, Fingerprint, FingerprintHash, Refusal, Reply};
 use crate::shard::stats::WorkerStats;
 use crate::signaling::session::WorkerFacts;
@@ -8,35 +7,6 @@ use crate::signaling::session::WorkerFacts;
 pub fn facts(first_port: u16) -> WorkerFacts {
     let fingerprints = vec![Fingerprint { hash: FingerprintHash::Sha256, value: vec![0xab; 32] }];
     WorkerFacts { ports: vec![first_port, first_port + 1], fingerprints }
-}
-
-/// The token of a command that is answered.
-pub fn token(command: &Command) -> Option<Token> {
-    match command {
-        Command::CreateTransport { token, .. }
-        | Command::ConnectTransport { token, .. }
-        | Command::RestartIce { token, .. }
-        | Command::Produce { token, .. }
-        | Command::PauseProducer { token, .. }
-        | Command::ResumeProducer { token, .. }
-        | Command::Consume { token, .. }
-        | Command::PauseConsumer { token, .. }
-        | Command::ResumeConsumer { token, .. }
-        | Command::SetPreferredLayers { token, .. }
-        | Command::SetConsumerPriority { token, .. }
-        | Command::RequestKeyFrame { token, .. }
-        | Command::TransportStats { token, .. }
-        | Command::ProducerStats { token, .. }
-        | Command::ConsumerStats { token, .. }
-        | Command::RoomStats { token, .. }
-        | Command::WorkerStats { token, .. } => Some(*token),
-        Command::OpenRoom { .. }
-        | Command::CloseRoom { .. }
-        | Command::ClosePeer { .. }
-        | Command::CloseTransport { .. }
-        | Command::CloseProducer { .. }
-        | Command::CloseConsumer { .. } => None,
-    }
 }
 
 pub fn answer(command: &Command) -> Option<Event> {
@@ -61,9 +31,9 @@ pub fn answer(command: &Command) -> Option<Event> {
         })),
         _ => Reply::Done,
     };
-    Some(Event::Reply { token: token(command)?, result: Ok(reply) })
+    Some(Event::Reply { token: command.token()?, result: Ok(reply) })
 }
 
 pub fn refusal(command: &Command, refusal: Refusal) -> Option<Event> {
-    Some(Event::Reply { token: token(command)?, result: Err(refusal) })
+    Some(Event::Reply { token: command.token()?, result: Err(refusal) })
 }

@@ -4,16 +4,26 @@
 //! notifications, commands) -> [`hub`] -> the room's worker -> an event back through the hub. [`http`] serves
 //! the demo page, the operator's API and the metrics on the same port.
 
+pub mod admission;
 pub mod bucket;
+#[cfg(test)]
+mod conformance;
 pub mod counters;
 pub mod error;
 #[cfg(test)]
 pub(crate) mod fake_worker;
 pub mod fuzz;
+pub mod http;
+pub mod hub;
 pub mod message;
+pub mod metrics;
 pub mod negotiation;
 pub mod notification;
+pub mod page;
 pub mod placement;
+pub mod protoo;
 pub mod registry;
+pub mod server;
 pub mod session;
 pub mod settings;
+pub mod socketio;

@@ -18,6 +18,8 @@ pub struct SignalingConfig {
     pub tls: Option<TlsFiles>,
     /// Addresses at which browsers reach the workers' UDP ports, best first; one ICE candidate each.
     pub announced: Vec<IpAddr>,
+    /// Origins whose pages may use Socket.IO and the API of this server; `*` is all.
+    pub cors_origins: Vec<String>,
     /// Passed on to clients as `iceServers` (a JSON array, as `RTCConfiguration` has it).
     pub ice_servers: Option<Value>,
     pub peers_per_room: usize,
@@ -62,6 +64,7 @@ impl Default for SignalingConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8100)),
             tls: None,
             announced: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            cors_origins: vec!["*".to_owned()],
             ice_servers: None,
             peers_per_room: limits::PEERS_PER_ROOM,
             rooms: limits::ROOMS,

@@ -95,7 +95,7 @@ fn a_join_that_a_worker_refuses_leaves_nothing_behind() {
     stage.workers_answer = false;
     let serial = stage.send(ada, "join", json!({}));
     let commands: Vec<Command> = stage.commands.iter().map(|(_, command)| command.clone()).collect();
-    let made: Vec<&Command> = commands.iter().filter(|command| fake_worker::token(command).is_some()).collect();
+    let made: Vec<&Command> = commands.iter().filter(|command| command.token().is_some()).collect();
     stage.control.handle_event(fake_worker::answer(made[0]).unwrap());
     stage.control.handle_event(fake_worker::refusal(made[1], crate::shard::command::Refusal::TooMany).unwrap());
     stage.settle();

@@ -205,7 +205,7 @@ fn a_full_queue_to_the_worker_is_overload() {
     let ada = stage.connect("study", "ada");
     stage.workers_answer = false;
     let serial = stage.send(ada, "create-transport", json!({"direction": "send"}));
-    let token = fake_worker::token(stage.last_command()).unwrap();
+    let token = stage.last_command().token().unwrap();
     stage.control.command_refused(token);
     stage.settle();
     assert_eq!(stage.answers[&(ada, Some(serial))].as_ref().unwrap_err().code, ErrorCode::Overloaded);
