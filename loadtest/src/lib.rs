@@ -7,9 +7,21 @@
 //! ramp, plan, compare: runs of it; peers: other servers under the same load; proc: what the server costs
 //! ```
 
+pub mod cli;
 pub mod client;
+pub mod clock;
+pub mod compare;
+pub mod measure;
 pub mod media;
+pub mod peers;
+pub mod plan;
+pub mod proc;
+pub mod ramp;
 pub mod random;
+pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod schedule;
+pub mod swarm;
 pub mod sys;
+pub mod view;

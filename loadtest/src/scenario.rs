@@ -120,6 +120,9 @@ pub struct Video {
     pub payload_bytes: usize,
     /// Gap between the packets of one frame; 0 sends them back to back.
     pub packet_gap_us: u64,
+    /// Packets of one frame that are due together and of equal size leave in one system call (UDP GSO). Browsers send
+    /// each by itself; this spares the load test's core.
+    pub segmented: bool,
 }
 
 impl Default for Video {
@@ -133,6 +136,7 @@ impl Default for Video {
             packets_per_frame: 1,
             payload_bytes: 1130,
             packet_gap_us: 30,
+            segmented: false,
         }
     }
 }

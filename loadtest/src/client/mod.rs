@@ -3,7 +3,12 @@
 
 pub mod dtls;
 pub mod ice;
+pub mod protoo;
 pub mod rtcp;
+pub mod sending;
+pub mod signaling;
 pub mod srtp;
 pub mod stream;
 pub mod stun;
+pub mod transport;
+pub mod wire;

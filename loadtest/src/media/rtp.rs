@@ -10,6 +10,7 @@ pub mod extension_id {
     pub const TRANSPORT_CC: u8 = 3;
     pub const MID: u8 = 4;
     pub const RTP_STREAM_ID: u8 = 10;
+    pub const REPAIRED_RTP_STREAM_ID: u8 = 11;
 }
 
 /// The fixed part of a header.

@@ -41,7 +41,8 @@ pub struct Draft {
 pub struct Source {
     pub class: Class,
     pub layers: usize,
-    start: Nanos,
+    /// When its first frame is due; `None` before it begins.
+    start: Option<Nanos>,
     /// Frames sent so far.
     frames: u64,
     timestamp_offset: u32,
@@ -61,19 +62,19 @@ struct Encoder {
 }
 
 impl Source {
-    pub fn microphone(settings: &Microphone, start: Nanos, random: &mut Random) -> Source {
+    pub fn microphone(settings: &Microphone, random: &mut Random) -> Source {
         let pattern = Pattern::Speech { silence: settings.silence, spoken: random.below(1000) };
         Source {
             class: Class::Microphone,
             layers: 1,
-            start,
+            start: None,
             frames: 0,
             timestamp_offset: random.draw() as u32,
             pattern,
         }
     }
 
-    pub fn video(class: Class, settings: &Video, start: Nanos, random: &mut Random) -> Source {
+    pub fn video(class: Class, settings: &Video, random: &mut Random) -> Source {
         let layers = match settings.source {
             VideoSource::Recorded => settings.layers,
             VideoSource::Constant => 1,
@@ -87,12 +88,30 @@ impl Source {
             })
             .collect();
         let pattern = Pattern::Video { settings: settings.clone(), encoders };
-        Source { class, layers, start, frames: 0, timestamp_offset: random.draw() as u32, pattern }
+        Source { class, layers, start: None, frames: 0, timestamp_offset: random.draw() as u32, pattern }
     }
 
-    /// When the next frame is due.
+    pub fn begin(&mut self, at: Nanos) {
+        self.start = Some(at);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.start.is_some()
+    }
+
+    /// When the next frame is due; never, before it begins.
     pub fn due(&self) -> Nanos {
-        self.start + self.offset(self.frames)
+        self.start.map_or(Nanos::MAX, |start| start + self.offset(self.frames))
+    }
+
+    /// Mean time between frames.
+    pub fn interval(&self) -> Nanos {
+        self.offset(1)
+    }
+
+    /// Whether packets due together leave in one system call.
+    pub fn segmented(&self) -> bool {
+        matches!(&self.pattern, Pattern::Video { settings, .. } if settings.segmented)
     }
 
     pub fn clock_rate(&self) -> u32 {
@@ -101,7 +120,7 @@ impl Source {
 
     /// RTP timestamp of a moment, for sender reports.
     pub fn timestamp_at(&self, at: Nanos) -> u32 {
-        self.timestamp(at.saturating_sub(self.start))
+        self.timestamp(at.saturating_sub(self.start.unwrap_or(at)))
     }
 
     /// Names of the layers, worst first: the simulcast rids. Empty for a single encoding.
@@ -150,7 +169,10 @@ impl Source {
                 });
             }
             Pattern::Video { settings, encoders } => {
+                let start = drafts.len();
                 for (layer, encoder) in encoders.iter_mut().enumerate() {
+                    // Layers follow each other, as their encoders do.
+                    let due = due + (drafts.len() - start) as u64 * settings.packet_gap_us * 1000;
                     encoder.encode(settings, layer, frame, due, timestamp, drafts);
                 }
             }
@@ -248,7 +270,9 @@ mod tests {
     fn camera(extra: &str) -> Source {
         let text = format!("rooms = 1\nparticipants = 1\n[camera]\n{extra}\n");
         let scenario = Scenario::parse(&text).unwrap();
-        Source::video(Class::Camera, &scenario.camera.unwrap(), 0, &mut Random::new(1, 1))
+        let mut source = Source::video(Class::Camera, &scenario.camera.unwrap(), &mut Random::new(1, 1));
+        source.begin(0);
+        source
     }
 
     #[test]
@@ -298,7 +322,8 @@ mod tests {
     #[test]
     fn a_silent_microphone_sends_little() {
         let scenario = Scenario::parse("rooms = 1\nparticipants = 1\n[microphone]\n").unwrap();
-        let mut source = Source::microphone(&scenario.microphone.unwrap(), 0, &mut Random::new(1, 1));
+        let mut source = Source::microphone(&scenario.microphone.unwrap(), &mut Random::new(1, 1));
+        source.begin(0);
         let mut drafts = Vec::new();
         for _ in 0..500 {
             source.next_frame(false, &mut drafts);

@@ -1,0 +1,146 @@
+//! The knee: the largest load that a server carries within bounds. Loads grow by half until one fails, then the span
+//! between the last good and the first bad one is halved until it is small.
+
+use crate::cli::{Grow, Ramp};
+use crate::report::{Report, terminal};
+use crate::run::{self, Service};
+use crate::scenario::{Scenario, VideoSource};
+
+use anyhow::{bail, ensure};
+
+/// The search ends when good and bad are this close.
+const PRECISION: f64 = 1.05;
+const GROWTH: f64 = 1.5;
+const STEPS_MAX: usize = 30;
+
+/// What a step must keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub p99_ms: f64,
+    pub loss: f64,
+}
+
+impl Bounds {
+    pub fn hold(&self, report: &Report) -> bool {
+        let complete = report.quality.silent_streams == 0 && report.join_ms.failed == 0;
+        complete && report.quality.loss < self.loss && report.forward_ms.p99 < self.p99_ms
+    }
+}
+
+pub fn command(command: &Ramp) -> anyhow::Result<()> {
+    let scenario = run::scenario(&command.load)?;
+    run::pin(command.core)?;
+    let service = Service::found(&command.server);
+    let bounds = Bounds { p99_ms: command.p99_ms, loss: command.loss_percent / 100.0 };
+    let mut last = None;
+    let knee = search(command.from, |factor| {
+        let step = grown(&scenario, command.by, factor, command.step_s)?;
+        let (report, outcome) = run::run(&step, &service, command.load.receive_buffer)?;
+        let good = bounds.hold(&report);
+        println!("{}", line(factor, &report, good));
+        if good {
+            last = Some((report, outcome));
+        }
+        Ok(good)
+    })?;
+    let Some((report, outcome)) = last else {
+        bail!("the first step is too much already: choose a smaller --from");
+    };
+    println!("\nknee at {knee:.2} times the scenario");
+    print!("{}", terminal::summary(&report));
+    if let Some(base) = &command.load.out {
+        for path in report.write(base, &outcome)? {
+            println!("  wrote        {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+pub fn line(factor: f64, report: &Report, good: bool) -> String {
+    format!(
+        "x {factor:<6.2} {:>9} packets/s  loss {:.3} %  p99 {:.2} ms  server {:.2} cores  load {:.2} cores  {}",
+        terminal::grouped(report.received.packets_per_second as u64),
+        report.quality.loss * 100.0,
+        report.forward_ms.p99,
+        report.cost.map_or(0.0, |cost| cost.cores),
+        report.generator.cores,
+        if good { "good" } else { "too much" }
+    )
+}
+
+/// The largest factor for which `is_good` holds, to within [`PRECISION`]; `from` where none does.
+pub fn search(from: f64, mut is_good: impl FnMut(f64) -> anyhow::Result<bool>) -> anyhow::Result<f64> {
+    let (mut good, mut bad) = (None, None);
+    let mut factor = from;
+    for _ in 0..STEPS_MAX {
+        if is_good(factor)? {
+            good = Some(factor);
+        } else {
+            bad = Some(factor);
+        }
+        factor = match (good, bad) {
+            (Some(good), None) => good * GROWTH,
+            (None, Some(_)) => break,
+            (Some(good), Some(bad)) if bad / good <= PRECISION => break,
+            (Some(good), Some(bad)) => (good * bad).sqrt(),
+            (None, None) => unreachable!("the first step set one of them"),
+        };
+    }
+    Ok(good.unwrap_or(from))
+}
+
+/// The scenario with `factor` times its load.
+pub fn grown(scenario: &Scenario, by: Grow, factor: f64, step_s: f64) -> anyhow::Result<Scenario> {
+    let mut step = scenario.clone();
+    step.duration_s = step_s;
+    let times = |number: usize| ((number as f64 * factor).round() as usize).max(1);
+    match by {
+        Grow::Rooms => step.rooms = times(scenario.rooms),
+        Grow::Senders => {
+            let senders = times(scenario.senders());
+            ensure!(
+                senders <= scenario.participants,
+                "more senders than participants: raise participants or ramp --by rooms"
+            );
+            step.senders = Some(senders);
+        }
+        Grow::Rate => {
+            for video in step.camera.iter_mut().chain(step.screen_share.iter_mut().map(|share| &mut share.video)) {
+                match video.source {
+                    VideoSource::Constant => video.frames_per_second *= factor,
+                    VideoSource::Recorded => video.bitrate_scale *= factor,
+                }
+            }
+        }
+    }
+    Ok(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_search_ends_just_below_the_knee() {
+        for knee in [1.3, 7.0, 123.0] {
+            let mut steps = 0;
+            let found = search(1.0, |factor| {
+                steps += 1;
+                Ok(factor < knee)
+            });
+            let found = found.unwrap();
+            assert!(found < knee && found * PRECISION * 1.001 >= knee, "{found} for {knee}");
+            assert!(steps <= 20, "{steps} steps");
+        }
+    }
+
+    #[test]
+    fn a_server_that_fails_at_once_is_asked_once() {
+        let mut steps = 0;
+        let found = search(1.0, |_| {
+            steps += 1;
+            Ok(false)
+        });
+        assert_eq!((found.unwrap(), steps), (1.0, 1));
+    }
+}

@@ -1,0 +1,216 @@
+//! One self-contained page of one or several runs: percentile plot, timeline, numbers, the machine. No script, no
+//! request to anywhere.
+
+use std::fmt::Write;
+
+use super::{Distribution, Report};
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 64.0;
+const BOTTOM: f64 = 36.0;
+const TOP: f64 = 12.0;
+const COLOURS: [&str; 6] = ["#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#be123c", "#57534e"];
+
+pub fn page(reports: &[Report]) -> String {
+    let title = reports.first().map_or("load test", |report| report.scenario.name.as_str());
+    let mut body = String::new();
+    let _ = write!(body, "<h1>{}</h1>", escaped(title));
+    if let Some(report) = reports.first() {
+        let _ = write!(body, "<p>{}</p>", escaped(&report.scenario.description));
+    }
+    body.push_str(&table(reports));
+    body.push_str("<h2>Forwarding latency</h2><p>From the moment at which a packet was due to be sent to its arrival at a receiver's socket.</p>");
+    let curves: Vec<_> = reports.iter().map(|report| (report.server.clone(), &report.forward_ms)).collect();
+    body.push_str(&percentiles(&curves));
+    for report in reports {
+        body.push_str(&one_run(report));
+    }
+    if let Some(report) = reports.first() {
+        body.push_str(&machine(report));
+    }
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>{}</title><style>{STYLE}</style><body>{body}</body></html>",
+        escaped(title)
+    )
+}
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c1917}\
+    table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .9rem .25rem 0;text-align:right;border-bottom:1px solid #e7e5e4}\
+    td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;max-width:760px}text{font:12px system-ui,sans-serif;fill:#57534e}\
+    .grid{stroke:#e7e5e4}.doubt{color:#b91c1c}h2{margin-top:2rem}";
+
+fn table(reports: &[Report]) -> String {
+    type Column = (&'static str, fn(&Report) -> String);
+    let columns: [Column; 11] = [
+        ("server", |r| escaped(&r.server)),
+        ("packets/s out", |r| format!("{:.0}", r.received.packets_per_second)),
+        ("Mbit/s out", |r| format!("{:.1}", r.received.bits_per_second / 1e6)),
+        ("loss %", |r| format!("{:.4}", r.quality.loss * 100.0)),
+        ("p50 ms", |r| format!("{:.2}", r.forward_ms.p50)),
+        ("p99 ms", |r| format!("{:.2}", r.forward_ms.p99)),
+        ("max ms", |r| format!("{:.2}", r.forward_ms.max)),
+        ("freezes", |r| r.quality.freezes.to_string()),
+        ("CPU us/packet", |r| r.cost.map_or("-".into(), |c| format!("{:.2}", c.cpu_us_per_packet))),
+        ("cores", |r| r.cost.map_or("-".into(), |c| format!("{:.2}", c.cores))),
+        ("peak MiB", |r| r.cost.map_or("-".into(), |c| format!("{:.1}", c.peak_bytes as f64 / 1048576.0))),
+    ];
+    let mut out = String::from("<table><tr>");
+    for (name, _) in &columns {
+        let _ = write!(out, "<th>{name}</th>");
+    }
+    out.push_str("</tr>");
+    for report in reports {
+        out.push_str("<tr>");
+        for (_, value) in &columns {
+            let _ = write!(out, "<td>{}</td>", value(report));
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</table>");
+    out
+}
+
+fn one_run(report: &Report) -> String {
+    let mut out = format!("<h2>{}</h2>", escaped(&report.server));
+    for doubt in report.doubts() {
+        let _ = write!(out, "<p class=doubt>{}</p>", escaped(&doubt));
+    }
+    let line = |value: fn(&crate::measure::Second) -> f64| {
+        report.timeline.iter().map(|second| (second.at_s, value(second))).collect::<Vec<_>>()
+    };
+    out.push_str("<p>Packets per second, from the server and to it</p>");
+    out.push_str(&lines(&[
+        ("from the server", line(|s| s.received_packets as f64)),
+        ("to the server", line(|s| s.sent_packets as f64)),
+    ]));
+    out.push_str("<p>Forwarding latency, ms</p>");
+    out.push_str(&lines(&[("p99", line(|s| s.p99_ms)), ("p50", line(|s| s.p50_ms))]));
+    if report.cost.is_some() {
+        out.push_str("<p>Cores in use</p>");
+        out.push_str(&lines(&[("server", line(|s| s.server_cores)), ("load test", line(|s| s.own_cores))]));
+    }
+    out.push_str("<p>Joining, from the moment at which a participant was due</p>");
+    let join = &report.join_ms;
+    out.push_str(&percentiles(&[
+        ("transports made".to_owned(), &join.signaling),
+        ("ICE".to_owned(), &join.ice),
+        ("DTLS".to_owned(), &join.dtls),
+        ("first media".to_owned(), &join.first_media),
+        ("first key frame".to_owned(), &join.first_key_frame),
+    ]));
+    out
+}
+
+fn machine(report: &Report) -> String {
+    let machine = &report.machine;
+    let settings = serde_json::to_string_pretty(&report.scenario).unwrap_or_default();
+    format!(
+        "<h2>Machine and scenario</h2><p>{}, {} cores for the load test, {:.1} GiB; Linux {}; {}. SRTP {}.</p><pre>{}</pre>",
+        escaped(&machine.cpu),
+        machine.cores,
+        machine.memory_bytes as f64 / f64::from(1 << 30),
+        escaped(&machine.kernel),
+        escaped(&machine.system),
+        escaped(&report.srtp_profile),
+        escaped(&settings)
+    )
+}
+
+/// Percentiles on a scale of nines: 90, 99, 99.9 stand at equal distances.
+fn percentiles(curves: &[(String, &Distribution)]) -> String {
+    let nines = |percentile: f64| -(1.0 - (percentile / 100.0).min(0.99999)).log10();
+    let series: Vec<(&str, Vec<(f64, f64)>)> = curves
+        .iter()
+        .filter(|(_, one)| one.count > 0)
+        .map(|(name, one)| (name.as_str(), one.curve.iter().map(|(p, ms)| (nines(*p), *ms)).collect()))
+        .collect();
+    let ticks = [(0.0, "0 %"), (0.301, "50"), (1.0, "90"), (2.0, "99"), (3.0, "99.9"), (4.0, "99.99"), (5.0, "99.999")];
+    plot(&series, &ticks.map(|(at, label)| (at, label.to_owned())), "ms")
+}
+
+fn lines(series: &[(&str, Vec<(f64, f64)>)]) -> String {
+    let end = series.iter().flat_map(|(_, points)| points.iter().map(|(x, _)| *x)).fold(1.0, f64::max);
+    let step = nice(end / 6.0);
+    let ticks: Vec<_> =
+        (0..=(end / step) as usize).map(|n| (n as f64 * step, format!("{:.0} s", n as f64 * step))).collect();
+    plot(series, &ticks, "")
+}
+
+fn plot(series: &[(&str, Vec<(f64, f64)>)], x_ticks: &[(f64, String)], unit: &str) -> String {
+    let points = || series.iter().flat_map(|(_, points)| points.iter());
+    let x_max = points().map(|(x, _)| *x).fold(1e-9, f64::max);
+    let step = nice(points().map(|(_, y)| *y).fold(1e-9, f64::max) / 5.0);
+    let y_max = (points().map(|(_, y)| *y).fold(1e-9, f64::max) / step).ceil() * step;
+    let x_of = |x: f64| LEFT + x / x_max * (WIDTH - LEFT - 12.0);
+    let y_of = |y: f64| HEIGHT - BOTTOM - y / y_max * (HEIGHT - BOTTOM - TOP);
+    let mut out = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img>");
+    for n in 0..=(y_max / step).round() as usize {
+        let (value, y) = (n as f64 * step, y_of(n as f64 * step));
+        let _ = write!(
+            out,
+            "<line class=grid x1={LEFT} x2={WIDTH} y1={y:.1} y2={y:.1} /><text x={:.1} y={:.1} text-anchor=end>{}{}</text>",
+            LEFT - 6.0,
+            y + 4.0,
+            short(value),
+            if unit.is_empty() { String::new() } else { format!(" {unit}") }
+        );
+    }
+    for (at, label) in x_ticks.iter().filter(|(at, _)| *at <= x_max) {
+        let _ = write!(out, "<text x={:.1} y={:.1} text-anchor=middle>{label}</text>", x_of(*at), HEIGHT - 14.0);
+    }
+    for (place, (name, points)) in series.iter().enumerate() {
+        let colour = COLOURS[place % COLOURS.len()];
+        let path: String = points.iter().map(|(x, y)| format!("{:.1},{:.1} ", x_of(*x), y_of(*y))).collect();
+        let _ = write!(
+            out,
+            "<polyline fill=none stroke=\"{colour}\" stroke-width=2 points=\"{}\" /><text x={:.1} y={:.1} style=\"fill:{colour}\">{}</text>",
+            path.trim_end(),
+            LEFT + 12.0,
+            TOP + 14.0 + 16.0 * place as f64,
+            escaped(name)
+        );
+    }
+    out.push_str("</svg>");
+    out
+}
+
+/// 1, 2 or 5 times a power of ten, not below `rough`.
+fn nice(rough: f64) -> f64 {
+    let power = 10f64.powf(rough.max(1e-12).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough).unwrap_or(power * 10.0)
+}
+
+fn short(value: f64) -> String {
+    match value {
+        v if v >= 1e6 => format!("{} M", v / 1e6),
+        v if v >= 1e4 => format!("{} k", v / 1e3),
+        v => format!("{}", (v * 1e6).round() / 1e6),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_asks_nobody_for_anything_and_says_who_was_measured() {
+        let page = page(&[super::super::tests::sample()]);
+        for needed in ["<svg", "a processor", "sample &lt;1&gt;", "ringside", "AEAD_AES_256_GCM"] {
+            assert!(page.contains(needed), "{needed} is missing");
+        }
+        for forbidden in ["http://", "https://", "<script", "<1>"] {
+            assert!(!page.contains(forbidden), "{forbidden} is in the page");
+        }
+    }
+
+    #[test]
+    fn steps_of_a_scale_are_round() {
+        assert_eq!([0.3, 7.0, 11.0, 2000.0].map(nice), [0.5, 10.0, 20.0, 2000.0]);
+    }
+}

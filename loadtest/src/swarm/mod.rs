@@ -1,0 +1,356 @@
+//! All participants of a load test, driven by one thread: due tasks first, then whatever sockets have to say. Phases:
+//! everybody joins, a warm-up, the measurement, a moment for the last packets, good-bye.
+
+mod incoming;
+mod outgoing;
+mod participants;
+mod reports;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::client::dtls::Identity;
+use crate::client::sending::PACKET_BYTES_MAX;
+use crate::client::signaling::{Offer, Signaling};
+use crate::client::transport::Transport;
+use crate::clock::Clock;
+use crate::measure::{Measures, SecondStart, StreamSum, Totals};
+use crate::media::source::Draft;
+use crate::media::turns::Turns;
+use crate::proc::{Usage, Watched};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::schedule::{Nanos, Schedule};
+use crate::sys::{Epoll, Receiver};
+use participants::Participant;
+
+const SECOND: Nanos = 1_000_000_000;
+/// Time for packets on their way when the measurement ends.
+const DRAIN: Nanos = 300_000_000;
+/// Tasks done before sockets are looked at again.
+const TASKS_AT_ONCE: usize = 256;
+/// Datagrams of one GSO run that we send.
+const RUN_PACKETS: usize = 16;
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+const KEEP_ALIVE: Nanos = 20 * SECOND;
+/// A join that takes longer than this failed.
+const JOIN_TIMEOUT: Nanos = 20 * SECOND;
+
+/// Where the load goes and who is watched meanwhile.
+pub struct Target {
+    pub server: SocketAddr,
+    pub protocol: Protocol,
+    pub watched: Watched,
+    /// Of each receiving socket; 0 leaves the system's default.
+    pub receive_buffer_bytes: u32,
+    /// Makes room names of one run differ from another's.
+    pub room_prefix: String,
+}
+
+/// How to speak with a server.
+pub struct Protocol {
+    /// WebSocket subprotocol.
+    pub name: &'static str,
+    /// Path and query for a room and a participant's name.
+    pub path: fn(room: &str, name: &str) -> String,
+    pub signaling: fn(room: &str, name: &str, Offer) -> Box<dyn Signaling>,
+}
+
+/// What a run yields.
+pub struct Outcome {
+    pub measures: Measures,
+    /// The measured time.
+    pub seconds: f64,
+    pub totals: Totals,
+    pub streams: StreamSum,
+    pub server: Option<Usage>,
+    pub own: Usage,
+    pub profile: &'static str,
+    pub participants: usize,
+    pub clock: Clock,
+    pub measured_from: Nanos,
+}
+
+/// Called once per second with the line of the timeline that just ended.
+pub type OnSecond<'a> = &'a mut dyn FnMut(&crate::measure::Second, Phase, &Totals);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Joining,
+    WarmUp,
+    Measuring,
+    Draining,
+}
+
+#[derive(Clone, Copy)]
+enum Task {
+    Join { room: usize, index: usize },
+    GiveUpJoin { participant: usize },
+    Frame { transport: usize, sending: usize },
+    Ice { transport: usize },
+    Dtls { transport: usize },
+    Report { transport: usize },
+    Feedback { transport: usize },
+    Repair { transport: usize, tries: u8 },
+    Turn { room: usize, chair: usize },
+    Churn,
+    KeepAlive,
+    Listen { participant: usize },
+    Second,
+    Measure,
+    StopMeasuring,
+    Finish,
+}
+
+/// What a readiness token is of.
+enum Token {
+    Transport(usize),
+    Wire(usize),
+}
+
+const WIRE_BIT: u64 = 1 << 32;
+
+impl Token {
+    fn to_u64(&self) -> u64 {
+        match self {
+            Token::Transport(place) => *place as u64,
+            Token::Wire(place) => WIRE_BIT | *place as u64,
+        }
+    }
+
+    fn of(token: u64) -> Token {
+        let place = (token & (WIRE_BIT - 1)) as usize;
+        if token & WIRE_BIT == 0 { Token::Transport(place) } else { Token::Wire(place) }
+    }
+}
+
+pub struct Swarm {
+    scenario: Scenario,
+    target: Target,
+    clock: Clock,
+    epoll: Epoll,
+    schedule: Schedule<Task>,
+    /// Never shrinks: a place names one participant for ever.
+    participants: Vec<Participant>,
+    transports: Vec<Option<Transport>>,
+    /// Sources that were ever made.
+    sources: u32,
+    turns: Turns,
+    identity: Identity,
+    random: Random,
+    measures: Measures,
+    phase: Phase,
+    profile: &'static str,
+    second_start: SecondStart,
+    started: Option<Started>,
+    stopped: Option<Started>,
+    finished: bool,
+    scratch: Vec<u8>,
+    drafts: Vec<Draft>,
+}
+
+/// Counters when the measurement began or ended.
+#[derive(Clone, Copy)]
+struct Started {
+    at: Nanos,
+    totals: Totals,
+    usages: [Usage; 2],
+    streams: StreamSum,
+}
+
+impl Swarm {
+    pub fn new(scenario: Scenario, target: Target) -> anyhow::Result<Swarm> {
+        let clock = Clock::start();
+        let chairs = scenario.microphone.as_ref().map_or(1, |microphone| microphone.speakers);
+        let turn_s = scenario.microphone.as_ref().map_or(6.0, |microphone| microphone.turn_s);
+        let turns = Turns::new(scenario.seed, scenario.rooms, chairs, scenario.senders(), turn_s);
+        let mut schedule = Schedule::default();
+        let total = scenario.rooms * scenario.participants;
+        for k in 0..total {
+            let at = (k as f64 / scenario.joins_per_second * 1e9) as Nanos;
+            schedule.push(at, Task::Join { room: k % scenario.rooms, index: k / scenario.rooms });
+        }
+        let joined = (total as f64 / scenario.joins_per_second * 1e9) as Nanos;
+        let measure_at = joined + (scenario.warmup_s * 1e9) as Nanos;
+        let stop_at = measure_at + (scenario.duration_s * 1e9) as Nanos;
+        schedule.push(measure_at, Task::Measure);
+        schedule.push(stop_at, Task::StopMeasuring);
+        schedule.push(stop_at + DRAIN, Task::Finish);
+        schedule.push(SECOND, Task::Second);
+        schedule.push(KEEP_ALIVE, Task::KeepAlive);
+        for room in 0..scenario.rooms {
+            for chair in 0..turns.chairs() {
+                schedule.push(joined, Task::Turn { room, chair });
+            }
+        }
+        if scenario.churn_per_minute > 0.0 {
+            schedule.push(joined, Task::Churn);
+        }
+        Ok(Swarm {
+            random: Random::new(scenario.seed, 0x0073_7761_726d),
+            scenario,
+            target,
+            clock,
+            epoll: Epoll::new().context("epoll")?,
+            schedule,
+            participants: Vec::new(),
+            transports: Vec::new(),
+            sources: 0,
+            turns,
+            identity: Identity::generate()?,
+            measures: Measures::default(),
+            phase: Phase::Joining,
+            profile: "",
+            second_start: SecondStart::default(),
+            started: None,
+            stopped: None,
+            finished: false,
+            scratch: vec![0; PACKET_BYTES_MAX * (RUN_PACKETS + 1)],
+            drafts: Vec::new(),
+        })
+    }
+
+    /// Runs to the end of the scenario.
+    pub fn run(mut self, on_second: OnSecond<'_>) -> anyhow::Result<Outcome> {
+        let mut receiver = Receiver::default();
+        let mut ready = Vec::new();
+        self.second_start.usages = self.usages();
+        while !self.finished {
+            let mut now = self.clock.now();
+            for _ in 0..TASKS_AT_ONCE {
+                let Some((due, task)) = self.schedule.pop_due(now) else { break };
+                self.perform(due, task, now, on_second);
+                now = self.clock.now();
+            }
+            let wait = self
+                .schedule
+                .next_at()
+                .map_or(LONGEST_WAIT, |at| Duration::from_nanos(at.saturating_sub(self.clock.now())).min(LONGEST_WAIT));
+            self.epoll.wait(&mut ready, wait).context("epoll")?;
+            for one in &ready {
+                match Token::of(one.token) {
+                    Token::Transport(transport) => self.receive_datagrams(transport, &mut receiver),
+                    Token::Wire(participant) => self.listen(participant),
+                }
+            }
+        }
+        self.part();
+        self.outcome()
+    }
+
+    fn perform(&mut self, due: Nanos, task: Task, now: Nanos, on_second: OnSecond<'_>) {
+        match task {
+            Task::Join { room, index } => self.join(room, index, due),
+            Task::GiveUpJoin { participant } => self.give_up_join(participant),
+            Task::Frame { transport, sending } => self.send_frames(transport, sending, now),
+            Task::Ice { transport } => self.check(transport, now),
+            Task::Dtls { transport } => self.handshake_timeout(transport, now),
+            Task::Report { transport } => self.report(transport, due, now),
+            Task::Feedback { transport } => self.feedback(transport, due),
+            Task::Repair { transport, tries } => self.repair(transport, tries, now),
+            Task::Turn { room, chair } => {
+                let lasts = self.turns.pass_on(room, chair);
+                self.schedule.push(due + lasts, task);
+                if chair == 0 && self.scenario.view.speaker {
+                    self.rearrange_room(room);
+                }
+            }
+            Task::Churn => self.churn(due),
+            Task::KeepAlive => {
+                self.keep_alive();
+                self.schedule.push(due + KEEP_ALIVE, task);
+            }
+            Task::Listen { participant } => self.listen(participant),
+            Task::Second => {
+                self.end_second(now, on_second);
+                self.schedule.push(due + SECOND, task);
+            }
+            Task::Measure => self.measure(now),
+            Task::StopMeasuring => {
+                self.phase = Phase::Draining;
+                self.stopped = Some(self.snapshot(now));
+            }
+            Task::Finish => self.finished = true,
+        }
+    }
+
+    fn measure(&mut self, now: Nanos) {
+        let late: Vec<_> =
+            self.participants.iter().filter(|one| one.is_incomplete(&self.transports)).map(|p| p.index).collect();
+        if !late.is_empty() {
+            self.measures.errors.push(format!(
+                "{} participants were not connected when the measurement began: raise warmup_s or lower joins_per_second",
+                late.len()
+            ));
+        }
+        self.phase = Phase::Measuring;
+        self.measures.forward.clear();
+        self.measures.interval.clear();
+        self.measures.lag.clear();
+        self.started = Some(self.snapshot(now));
+    }
+
+    fn snapshot(&self, now: Nanos) -> Started {
+        Started { at: now, totals: self.measures.now, usages: self.usages(), streams: self.stream_sum() }
+    }
+
+    fn stream_sum(&self) -> StreamSum {
+        let mut sum = self.measures.gone;
+        for stream in self.transports.iter().flatten().flat_map(|transport| transport.streams.iter()) {
+            sum.add(stream);
+        }
+        sum
+    }
+
+    /// Of the server and of the load test itself.
+    fn usages(&self) -> [Usage; 2] {
+        [self.target.watched.usage(), Watched::only(&[std::process::id()]).usage()]
+    }
+
+    fn end_second(&mut self, now: Nanos, on_second: OnSecond<'_>) {
+        self.clock.sync();
+        if self.phase == Phase::Joining
+            && self.measures.now.joined >= (self.scenario.rooms * self.scenario.participants) as u64
+        {
+            self.phase = Phase::WarmUp;
+        }
+        let usages = self.usages();
+        let measured = self.phase == Phase::Measuring;
+        let before = self.second_start;
+        let second = self.measures.end_second(now, &before, measured, usages);
+        self.second_start = SecondStart { at: now, totals: self.measures.now, usages };
+        on_second(&second, self.phase, &self.measures.now);
+    }
+
+    fn outcome(self) -> anyhow::Result<Outcome> {
+        let streams = self.stream_sum();
+        let (started, stopped) = self.started.zip(self.stopped).context("the run ended before its measurement")?;
+        let span = |now: u64, then: u64| now - then;
+        let (now, then) = (&stopped.totals, &started.totals);
+        let totals = Totals {
+            sent_packets: span(now.sent_packets, then.sent_packets),
+            sent_bytes: span(now.sent_bytes, then.sent_bytes),
+            received_packets: span(now.received_packets, then.received_packets),
+            received_bytes: span(now.received_bytes, then.received_bytes),
+            receive_calls: span(now.receive_calls, then.receive_calls),
+            received_runs: span(now.received_runs, then.received_runs),
+            opened: span(now.opened, then.opened),
+            ..self.measures.now
+        };
+        let server = (!self.target.watched.is_empty()).then(|| stopped.usages[0].since(&started.usages[0]));
+        Ok(Outcome {
+            seconds: (stopped.at - started.at) as f64 / 1e9,
+            totals,
+            streams: streams.since(&started.streams),
+            server,
+            own: stopped.usages[1].since(&started.usages[1]),
+            profile: self.profile,
+            participants: self.scenario.rooms * self.scenario.participants,
+            clock: self.clock,
+            measured_from: started.at,
+            measures: self.measures,
+        })
+    }
+}
