@@ -116,10 +116,11 @@ pub fn io_uring_permission() -> Result<Found, ProbeError> {
     probe()
 }
 
-/// Numbers of the cores that this process may run on, as affinity and cgroup sets leave them.
+/// Numbers of the cores that this process may run on, as affinity and cgroup sets leave them; never empty.
 pub fn allowed_cores() -> Vec<usize> {
-    let ids = core_affinity::get_core_ids().unwrap_or_default();
-    ids.into_iter().map(|core| core.id).collect()
+    let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    // Something runs this, so there is a core, even where nobody says which.
+    if cores.is_empty() { vec![0] } else { cores }
 }
 
 /// A file of the real host, trimmed.

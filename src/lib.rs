@@ -12,6 +12,7 @@
 //! | [`uring`] | the kernel: rings, slots, sockets, and all `unsafe` of the crate |
 //! | [`worker`] | a pinned core: executor, ring and shard, tick by tick |
 //! | [`signaling`] | the control plane: HTTP, protoo, Socket.IO, negotiation |
+//! | [`process`], [`host`] | the order of start and end; what the machine allows |
 //! | [`config`], [`limits`], [`log`] | what the operator may choose; every bound; which subsystem says how much |
 //! | [`ids`], [`discard`] | names of things; names of refusals |
 //!
@@ -25,6 +26,7 @@ pub mod limits;
 pub mod log;
 pub mod media;
 pub mod packet;
+pub mod process;
 pub mod shard;
 pub mod signaling;
 pub mod transport;

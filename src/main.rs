@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use ringside::config::{self, Config, Invocation, Mode};
 use ringside::host::{self, Host};
+use ringside::process;
 
 const SETTINGS_ARE_WRONG: u8 = 2;
 const HOST_FORBIDS: u8 = 3;
@@ -25,14 +26,10 @@ fn main() -> ExitCode {
 
 fn serve(config: &Config) -> ExitCode {
     ringside::log::start(config.log_level, &config.log_tags);
-    let cores = host::allowed_cores();
-    if let Err(error) = config.check(cores.len()).and_then(|()| config.announced_addresses()) {
-        return refuse(SETTINGS_ARE_WRONG, &error);
+    match process::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => refuse(failure.exit_code(), &failure),
     }
-    if let Err(error) = host::io_uring_permission() {
-        return refuse(HOST_FORBIDS, &error);
-    }
-    ExitCode::SUCCESS
 }
 
 fn check_host(config: &Config) -> ExitCode {

@@ -36,6 +36,4 @@ pub enum ConfigError {
     AnnouncedElsewhere { text: String, listen: IpAddr },
     #[error("{given} without {missing}: HTTPS needs both")]
     TlsHalf { given: &'static str, missing: &'static str },
-    #[error("{name} {path}: cannot be read ({problem}): check the path and who may read it")]
-    TlsUnreadable { name: &'static str, path: String, problem: String },
 }

@@ -17,9 +17,7 @@ pub use invocation::{Chosen, Invocation, Mode, Origin, Settings, read};
 pub use page::{help, markdown, toml};
 pub use table::{Group, SETTINGS, Setting, ValueKind};
 
-use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, ToSocketAddrs};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,10 +70,10 @@ impl Config {
     }
 
     /// The UDP ports of a worker, counted from 0: its slice of the range, from the bottom up.
-    pub fn worker_ports(&self, worker: usize) -> Range<u32> {
-        let per_worker = u32::from(self.ports_per_worker);
-        let first = u32::from(self.rtc_min_port) + worker as u32 * per_worker;
-        first..first + per_worker
+    /// [`Config::check`] has made sure that there are as many.
+    pub fn worker_ports(&self, worker: usize) -> impl Iterator<Item = u16> + use<> {
+        let per_worker = usize::from(self.ports_per_worker);
+        (self.rtc_min_port..=self.rtc_max_port).skip(worker * per_worker).take(per_worker)
     }
 
     /// The control plane's settings in full, once the announced addresses are known.
@@ -101,14 +99,6 @@ impl Config {
             (Some(_), None) => return Err(ConfigError::TlsHalf { given: "--tls-cert", missing: "--tls-key" }),
             (None, Some(_)) => return Err(ConfigError::TlsHalf { given: "--tls-key", missing: "--tls-cert" }),
             _ => {}
-        }
-        for (name, path) in [("--tls-cert", &self.tls_cert), ("--tls-key", &self.tls_key)] {
-            if let Some(path) = path
-                && let Err(error) = File::open(path)
-            {
-                let path = path.display().to_string();
-                return Err(ConfigError::TlsUnreadable { name, path, problem: error.to_string() });
-            }
         }
         Ok(())
     }

@@ -131,6 +131,15 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "cors-origin",
+        value: "ORIGIN",
+        kind: ValueKind::List,
+        default: "*",
+        help: "Sites whose pages may use Socket.IO and the API, such as https://example.org; * is all",
+        store: |config, text| put(&mut config.signaling.cors_origins, list(text, origin)),
+        ..ROW
+    },
+    Setting {
         name: "api-token",
         value: "TOKEN",
         kind: ValueKind::Secret,
@@ -447,6 +456,15 @@ fn announced(text: &str) -> Result<String, String> {
     Err("is neither an IPv4 nor an IPv6 address nor a host name: give the address under which browsers reach this \
          machine, without a port"
         .to_owned())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match host {
+        _ if text == "*" => Ok(text.to_owned()),
+        Some(host) if !host.is_empty() && !host.contains('/') => Ok(text.to_owned()),
+        _ => Err("must read like https://example.org, without a path, or *".to_owned()),
+    }
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {

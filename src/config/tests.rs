@@ -119,11 +119,10 @@ fn a_switch_is_set_by_its_name_alone_or_by_a_truth_value() {
 }
 
 #[test]
-fn https_needs_a_certificate_and_its_key_both_readable() {
+fn https_needs_a_certificate_and_its_key() {
     let check = |arguments: &[&str]| settings(arguments, &[], "").config.check(1).map_err(|error| error.to_string());
     assert_eq!(check(&["--tls-cert", "Cargo.toml"]).unwrap_err(), "--tls-cert without --tls-key: HTTPS needs both");
-    let line = check(&["--tls-cert", "Cargo.toml", "--tls-key", "no-such-key.pem"]).unwrap_err();
-    assert!(line.starts_with("--tls-key no-such-key.pem: cannot be read"), "{line}");
+    assert_eq!(check(&["--tls-key", "Cargo.toml"]).unwrap_err(), "--tls-key without --tls-cert: HTTPS needs both");
     assert_eq!(check(&["--tls-cert", "Cargo.toml", "--tls-key", "Cargo.toml"]), Ok(()));
 }
 
@@ -154,6 +153,7 @@ fn a_wrong_value_names_setting_value_origin_and_cure() {
         (&["--port", ""], &[], ["--port", "\"\"", "whole number"]),
         (&["--log-level", "loud"], &[], ["--log-level", "loud", "debug"]),
         (&["--log-tags", "ice,rpt"], &[], ["--log-tags", "ice,rpt", "rtcp"]),
+        (&["--cors-origin", "example.org"], &[], ["--cors-origin", "example.org", "https://"]),
         (&["--ice-servers", "stun:a"], &[], ["--ice-servers", "stun:a", "JSON array"]),
         (&["--ice-servers", "[{}]"], &[], ["--ice-servers", "[{}]", "urls"]),
         (&["--rooms-by-api-only=maybe"], &[], ["--rooms-by-api-only", "maybe", "true or false"]),
