@@ -146,7 +146,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const RETRIES: usize = 9;
 /// dimpl says "no deadline" with an instant some years away.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
-/// dimpl panics when a buffer cannot hold the peer's certificate; the certificate arrived in its receive queue.
+/// dimpl panics when a buffer cannot hold the peer's certificate, which arrived in its receive queue.
 const CERTIFICATE_BYTES: usize = limits::DTLS_RECEIVE_QUEUE * limits::DATAGRAM_BYTES;
 
 /// Why [`Endpoint::start`] said no.
@@ -174,7 +174,7 @@ pub enum Output<'a> {
 pub struct Endpoint {
     identity: Identity,
     phase: Phase,
-    /// When dimpl wants to be called; known after a full round of [`poll`](Self::poll).
+    /// When dimpl wants to be called; known after a full round of [`poll`](Self::poll), gone with the next call.
     deadline: Option<Instant>,
 }
 
@@ -193,6 +193,8 @@ enum Phase {
 
 struct Connection {
     dtls: Dtls,
+    /// Bytes that arrived until the handshake was complete: no certificate in them is larger.
+    received: usize,
     /// The latest time told, against which a deadline of dimpl's is recognised as none.
     now: Instant,
     fingerprints: Vec<Fingerprint>,
@@ -241,6 +243,7 @@ impl Endpoint {
         dtls.set_active(local_is_client);
         self.phase = Phase::Running(Box::new(Connection {
             dtls,
+            received: 0,
             now,
             fingerprints,
             local_is_client,
@@ -269,11 +272,10 @@ impl Endpoint {
                 }
                 return;
             }
-            Phase::Running(connection) => {
-                connection.handle_timeout(now).and_then(|()| connection.dtls.handle_packet(datagram))
-            }
+            Phase::Running(connection) => connection.handle_datagram(now, datagram),
             Phase::Ended { .. } => return,
         };
+        self.deadline = None;
         self.fail_on_error(outcome);
     }
 
@@ -281,11 +283,13 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Phase::Running(connection) = &mut self.phase {
             let outcome = connection.handle_timeout(now);
+            self.deadline = None;
             self.fail_on_error(outcome);
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due. Right after `poll` returned `None`.
+    /// When [`handle_timeout`](Self::handle_timeout) is due. Known from `poll` returning `None` until the next call
+    /// with a datagram or the time: who cannot send for lack of an address does not spin on an old deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -358,6 +362,14 @@ impl Endpoint {
 }
 
 impl Connection {
+    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Error> {
+        if !self.connected {
+            self.received = self.received.saturating_add(datagram.len());
+        }
+        self.handle_timeout(now)?;
+        self.dtls.handle_packet(datagram)
+    }
+
     fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
         self.now = now;
         self.dtls.handle_timeout(now)
@@ -365,10 +377,11 @@ impl Connection {
 
     /// One output of dimpl; a datagram stands in `buf`.
     fn step(&mut self, buf: &mut [u8]) -> Step {
-        if self.connected {
+        let certificate = self.received.min(CERTIFICATE_BYTES);
+        if self.connected || certificate <= buf.len() {
             return self.output(buf);
         }
-        let mut scratch = vec![0; CERTIFICATE_BYTES];
+        let mut scratch = vec![0; certificate];
         let step = self.output(&mut scratch);
         if let Step::Datagram(len) = step {
             match buf.get_mut(..len) {
@@ -400,7 +413,9 @@ impl Connection {
             _ if self.awaits_keys => Step::Failed("the peer offered no SRTP profile that Ringside knows"),
             dimpl::Output::Timeout(_) if self.closing => Step::Closed,
             dimpl::Output::Timeout(deadline) => Step::Idle((deadline < self.now + NEVER).then_some(deadline)),
-            // Application data: there are no data channels. A buffer too small: see `step`.
+            // A caller's bug; going on would ask for the same output for ever.
+            dimpl::Output::BufferTooSmall { .. } => Step::Failed("polled with less room than a datagram needs"),
+            // Application data: there are no data channels.
             _ => Step::Continue,
         }
     }

@@ -289,6 +289,18 @@ fn a_peer_that_never_answers_fails_within_the_handshake_timeout() {
 }
 
 #[test]
+fn a_deadline_that_was_acted_on_is_gone_although_nobody_polls() {
+    let mut network = Network::new(DtlsRole::Client);
+    network.start_handshake();
+    network.collect();
+    let due = network.endpoint.next_deadline().expect("the hello's repetition");
+    network.endpoint.handle_timeout(due);
+    assert_eq!(network.endpoint.next_deadline(), None);
+    network.collect();
+    assert!(network.endpoint.next_deadline().expect("the next repetition") > due);
+}
+
+#[test]
 fn closing_says_goodbye_to_the_peer() {
     let mut network = Network::new(DtlsRole::Server);
     network.start_handshake();
