@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -170,16 +171,26 @@ fn get(address: &str, path: &str) -> String {
     answer
 }
 
-/// The first of `count` UDP ports in a row that are free, below those that the kernel gives out by itself.
-fn free_udp_ports(count: u16) -> u16 {
-    let start = 11_000 + (std::process::id() % 1_000) as u16 * 20;
-    let is_free = |port| UdpSocket::bind(("0.0.0.0", port)).is_ok();
-    (start..32_000).step_by(usize::from(count)).find(|first| (*first..first + count).all(is_free)).unwrap()
+/// The first of eight UDP ports in a row that are free, no test's but the caller's, and below those that the
+/// kernel gives out by itself.
+fn free_udp_ports() -> u16 {
+    const BLOCK: u16 = 8;
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap();
+    // Several runs of the tests may share a machine.
+    let begin = 11_000 + (std::process::id() % 1_250) as u16 * 16;
+    loop {
+        let first = begin + *next;
+        *next += BLOCK;
+        if (first..first + BLOCK).all(|port| UdpSocket::bind(("0.0.0.0", port)).is_ok()) {
+            return first;
+        }
+    }
 }
 
-/// The arguments of a server on ports of its own; `test` numbers the tests that run side by side.
-fn own_ports(test: u16, workers: u16) -> Vec<String> {
-    let first = free_udp_ports(8) + test * 8;
+/// The arguments of a server on ports of its own.
+fn own_ports(workers: u16) -> Vec<String> {
+    let first = free_udp_ports();
     let arguments = format!(
         "--port 0 --listen 127.0.0.1 --rtc-listen-ip 127.0.0.1 --rtc-min-port {first} --rtc-max-port {} --workers {workers}",
         first + workers - 1
@@ -193,7 +204,7 @@ fn start(arguments: &[String]) -> Running {
 
 #[test]
 fn a_start_names_workers_cores_ports_and_the_page_to_open() {
-    let arguments = own_ports(0, 2);
+    let arguments = own_ports(2);
     let mut server = start(&arguments);
     let address = server.address();
     assert!(get(&address, "/health").starts_with("HTTP/1.1 200"));
@@ -211,12 +222,12 @@ fn a_start_names_workers_cores_ports_and_the_page_to_open() {
 #[test]
 fn the_variables_of_the_replaced_system_start_it() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let (first, last) = (free_udp_ports(8) + 8, free_udp_ports(8) + 15);
+    let first = free_udp_ports();
     let variables = [
         ("PORT", port.as_str()),
         ("MEDIASOUP_ANNOUNCED_IP", "127.0.0.1"),
         ("MEDIASOUP_RTC_MIN_PORT", &first.to_string()),
-        ("MEDIASOUP_RTC_MAX_PORT", &last.to_string()),
+        ("MEDIASOUP_RTC_MAX_PORT", &(first + 7).to_string()),
     ];
     let mut server = Running::start(&["--workers", "1"], &variables);
     let address = server.address();
@@ -228,7 +239,7 @@ fn the_variables_of_the_replaced_system_start_it() {
 
 #[test]
 fn a_taken_port_ends_with_code_2() {
-    let arguments = own_ports(2, 1);
+    let arguments = own_ports(1);
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = http.local_addr().unwrap().port().to_string();
     let with_port: Vec<&str> = arguments.iter().map(String::as_str).chain(["--port", &port]).collect();
@@ -263,7 +274,7 @@ fn distributions_are_written_on_request() {
     let directory = format!("{}/hlog", env!("CARGO_TARGET_TMPDIR"));
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).unwrap();
-    let mut arguments = own_ports(3, 1);
+    let mut arguments = own_ports(1);
     arguments.extend(["--hlog-dir".to_owned(), directory.clone()]);
     let mut server = start(&arguments);
     server.address();
@@ -293,7 +304,7 @@ fn peer(address: &str) -> TcpStream {
 
 #[test]
 fn peers_are_told_before_the_server_stops() {
-    let mut arguments = own_ports(4, 1);
+    let mut arguments = own_ports(1);
     arguments.extend(["--drain-deadline".to_owned(), "0".to_owned()]);
     let mut server = start(&arguments);
     let mut peer = peer(&server.address());
@@ -306,7 +317,7 @@ fn peers_are_told_before_the_server_stops() {
 
 #[test]
 fn a_second_request_to_stop_does_not_wait_for_peers() {
-    let mut arguments = own_ports(5, 1);
+    let mut arguments = own_ports(1);
     arguments.extend(["--drain-deadline".to_owned(), "3600".to_owned()]);
     let mut server = start(&arguments);
     let _peer = peer(&server.address());
