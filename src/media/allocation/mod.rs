@@ -21,6 +21,11 @@ use steps::Steps;
 /// frame's burst and the encoder's swings must fit, or the raise undoes itself.
 const HEADROOM_PERCENT: u64 = 15;
 
+/// What is sent may exceed the estimate by this much for so long: an estimate backs off to 85 % of what the path
+/// delivers, often for no more than a key frame's queue, and a switch down costs a key frame more.
+const GRACE_PERCENT: u64 = 15;
+const GRACE: Duration = Duration::from_secs(4);
+
 /// After bandwidth took a layer away, how long until it may come back. Doubles each time a raise did not
 /// last [`TRIAL`], up to [`HOLD_MAX`]: a link between two layers does not make the picture pump.
 const HOLD: Duration = Duration::from_secs(4);
@@ -46,6 +51,8 @@ pub struct Demand {
     given: Option<u8>,
     full: bool,
     credit: u16,
+    /// Something of what it is given exceeds the estimate.
+    over: bool,
 }
 
 /// What a consumer is to get, and the memory that keeps it from flapping.
@@ -56,6 +63,8 @@ pub struct Grant {
     pub reason: Reason,
     raised_at: Option<Instant>,
     lowered_at: Option<Instant>,
+    /// Since when it lives on grace.
+    over_since: Option<Instant>,
     hold_s: u8,
     /// It begins, or begins again after a pause: the first layer is given without headroom.
     fresh: bool,
@@ -68,6 +77,7 @@ impl Default for Grant {
             reason: Reason::NoKeyFrame,
             raised_at: None,
             lowered_at: None,
+            over_since: None,
             hold_s: HOLD.as_secs() as u8,
             fresh: true,
         }
@@ -105,6 +115,7 @@ impl Demand {
             given: None,
             full: false,
             credit: 0,
+            over: false,
         }
     }
 }
@@ -205,7 +216,7 @@ impl Demand {
         let video = self.class != SourceClass::Microphone && !self.paused;
         self.steps = if video { Steps::of(&self.offer, self.class, self.preferred) } else { Steps::default() };
         self.kept = self.grant.layers.and_then(|layers| self.steps.at_most(layers));
-        (self.given, self.credit, self.full) = (None, 0, self.steps.is_empty());
+        (self.given, self.credit, self.full, self.over) = (None, 0, self.steps.is_empty(), false);
     }
 
     fn share(&self) -> u16 {
@@ -232,7 +243,10 @@ impl Demand {
         let first = self.grant.fresh && next == 0;
         let needed = if kept || first { total } else { total + total * HEADROOM_PERCENT / 100 };
         let patient = kept || first || budget.limit_bps.is_none() || self.may_rise(now);
-        if patient && budget.fits(needed) {
+        let over = !budget.fits(needed);
+        let excused = kept && over && self.has_grace(now) && budget.fits(needed * 100 / (100 + GRACE_PERCENT));
+        if patient && (!over || excused) {
+            self.over |= over;
             (self.given, budget.used) = (Some(next), total);
             self.full = self.steps.bps(next + 1).is_none();
             return;
@@ -241,6 +255,10 @@ impl Demand {
         if !kept {
             budget.next_raise_bps = Some(budget.next_raise_bps.map_or(needed, |bps| bps.min(needed)));
         }
+    }
+
+    fn has_grace(&self, now: Instant) -> bool {
+        self.grant.over_since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
     }
 
     fn may_rise(&self, now: Instant) -> bool {
@@ -262,6 +280,7 @@ impl Demand {
         } else if self.given > self.kept && !self.grant.fresh {
             self.grant.raised_at = Some(now);
         }
+        self.grant.over_since = if self.over { self.grant.over_since.or(Some(now)) } else { None };
         self.grant.fresh = self.steps.is_empty();
         self.grant.reason = self.reason(layers);
         self.grant.layers = layers;

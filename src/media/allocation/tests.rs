@@ -232,6 +232,19 @@ fn nobody_is_raised_without_headroom() {
 }
 
 #[test]
+fn a_little_too_much_is_tolerated_for_a_moment_and_no_longer() {
+    let mut link = Link::new(vec![camera(1)]);
+    link.hold(2000, 1000);
+    link.hold(1350, 3000);
+    assert_eq!(link.granted(), [layers(2, 2)], "1,500 of 1,350 kbit/s, as after a key frame");
+    link.hold(1600, 200);
+    link.hold(1350, 3800);
+    assert_eq!(link.granted(), [layers(2, 2)], "each moment by itself");
+    link.hold(1350, 600);
+    assert_eq!(link.granted(), [layers(2, 1)]);
+}
+
+#[test]
 fn an_estimate_that_swings_by_ten_percent_switches_nothing() {
     let mut link = Link::new(vec![camera(1); 4]);
     link.hold(2300, 2000);
@@ -274,7 +287,7 @@ fn a_newcomer_takes_from_the_upper_layers_of_others_not_from_their_picture() {
     let before = link.granted();
     assert!(before.iter().all(|granted| granted.is_some()));
     link.demands.push(screen());
-    link.hold(1230, 200);
+    link.hold(1230, 5000);
     assert_eq!(link.granted(), [layers(0, 0), layers(0, 0), layers(0, 0), layers(0, 0)]);
 }
 

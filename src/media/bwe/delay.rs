@@ -30,6 +30,20 @@ const THRESHOLD_SPIKE: f64 = 15.0;
 /// Beyond the threshold for this long, and not falling: overuse.
 const OVERUSE_MS: f64 = 10.0;
 
+/// A queue that neither grows nor drains has no trend. It is seen by its height over the least delay of the
+/// last ten to twenty seconds, looked at this often.
+const STANDING_US: i64 = 80_000;
+const LOOK_US: u64 = 500_000;
+const BASE_US: u64 = 10_000_000;
+/// A look that finds the queue lower by this finds it draining: no reason for another step.
+const DRAINING_US: i64 = 5_000;
+/// A group whose first packet waited less than this found the queue empty.
+const DRAINED_US: i64 = 10_000;
+/// Half of the queue that a key frame of a camera makes on the slowest path that carries its layer.
+const SHORT_US: i64 = 100_000;
+/// If so many steps in a row did not lower it, it is not a queue: the path became longer.
+const STEPS_IN_VAIN: u8 = 3;
+
 /// The receiver's clock jumped against ours by more than this: begin again.
 const JUMP_US: i64 = 3_000_000;
 const REORDERED_RESET: u8 = 3;
@@ -63,6 +77,67 @@ pub(super) struct DelayTrend {
     over_count: u32,
     last_trend: f64,
     usage: Usage,
+    standing: Standing,
+    stands: bool,
+}
+
+/// The height of the queue, by delays relative to the least seen. Clocks drift by 0.1 ms/s at most: nothing
+/// within the memory of the least.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    /// Least arrival - sending of this and the last stretch of [`BASE_US`], and of this look.
+    base_us: [Option<i64>; 2],
+    base_until_us: u64,
+    least_us: Option<i64>,
+    look_until_us: u64,
+    last_height_us: i64,
+    in_vain: u8,
+    /// What the first packet of the newest group found.
+    height_us: i64,
+}
+
+impl Standing {
+    /// Whether a look ended just now and found a queue that stands.
+    fn packet(&mut self, sent_us: u64, arrival_us: u64) -> bool {
+        let delay_us = arrival_us as i64 - sent_us as i64;
+        if sent_us >= self.base_until_us {
+            self.base_us = [None, self.base_us[0]];
+            self.base_until_us = sent_us + BASE_US;
+        }
+        let lowest = |held: Option<i64>| Some(held.map_or(delay_us, |held| held.min(delay_us)));
+        self.base_us[0] = lowest(self.base_us[0]);
+        self.least_us = lowest(self.least_us);
+        if sent_us < self.look_until_us {
+            return false;
+        }
+        self.look_until_us = sent_us + LOOK_US;
+        self.look()
+    }
+
+    /// A group begins with this packet.
+    fn group(&mut self, sent_us: u64, arrival_us: u64) {
+        let base_us = self.base_us.iter().flatten().min().copied().unwrap_or(0);
+        self.height_us = arrival_us as i64 - sent_us as i64 - base_us;
+    }
+
+    fn look(&mut self) -> bool {
+        let base_us = self.base_us.iter().flatten().min();
+        let (Some(least_us), Some(base_us)) = (self.least_us.take(), base_us) else { return false };
+        let height_us = least_us - base_us;
+        let draining = height_us <= self.last_height_us - DRAINING_US;
+        self.last_height_us = height_us;
+        if height_us < STANDING_US || draining {
+            self.in_vain = 0;
+            return false;
+        }
+        self.in_vain += 1;
+        if self.in_vain > STEPS_IN_VAIN {
+            *self =
+                Standing { base_us: [Some(least_us), None], base_until_us: self.base_until_us, ..Standing::default() };
+            return false;
+        }
+        true
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,15 +168,31 @@ impl DelayTrend {
             over_count: 0,
             last_trend: 0.0,
             usage: Usage::Normal,
+            standing: Standing::default(),
+            stands: false,
         }
     }
 
-    pub(super) fn usage(&self) -> Usage {
-        self.usage
+    /// What the packets since the last call say.
+    pub(super) fn usage(&mut self) -> Usage {
+        if std::mem::take(&mut self.stands) {
+            return Usage::Over;
+        }
+        match self.usage {
+            // A key frame's queue that is gone when its trend becomes known asks for no step, only for calm.
+            Usage::Over if self.standing.height_us < DRAINED_US => Usage::Under,
+            usage => usage,
+        }
+    }
+
+    /// A queue that a key frame can make; a longer one means that the path itself became slower.
+    pub(super) fn queue_is_short(&self) -> bool {
+        self.standing.height_us < SHORT_US
     }
 
     /// One packet that arrived, in the order of sending; `now_us` is when the feedback came.
     pub(super) fn packet(&mut self, sent_us: u64, arrival_us: u64, now_us: u64) {
+        self.stands |= self.standing.packet(sent_us, arrival_us);
         let Some(current) = &mut self.current else {
             self.current = Some(Group::of(sent_us, arrival_us, now_us));
             self.first_arrival_us = arrival_us;
@@ -117,6 +208,7 @@ impl DelayTrend {
             return;
         }
         let complete = *current;
+        self.standing.group(sent_us, arrival_us);
         self.current = Some(Group::of(sent_us, arrival_us, now_us));
         if let Some(previous) = self.previous.replace(complete) {
             self.compare(previous, complete);
@@ -269,6 +361,15 @@ mod tests {
             trend.packet(n * 20_000, u64::MAX / 2 - n * 1_000_000, n * 20_000);
         }
         assert_eq!(trend.usage(), Usage::Normal);
+    }
+
+    #[test]
+    fn a_queue_that_stands_is_overuse_and_a_longer_path_is_not_for_long() {
+        // Fills too slowly for a trend, then stands.
+        let seen = usages(|n| (n as f64 - 200.0).clamp(0.0, 250.0), 1000);
+        let over: Vec<_> = (0..1000).filter(|n| seen[*n] == Usage::Over).collect();
+        assert!(over.len() >= 3 && over[0] < 320, "{over:?}");
+        assert!(over.iter().all(|n| *n < 700), "it did not help: another path: {over:?}");
     }
 
     #[test]

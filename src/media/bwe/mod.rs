@@ -21,13 +21,18 @@ mod rate;
 mod sent;
 mod throughput;
 
+#[cfg(test)]
+mod link;
+#[cfg(test)]
+mod tests;
+
 use delay::{DelayTrend, Usage};
 use limited::SendBudget;
 use loss::LossLimit;
 use probe::{Prober, Wish};
 use rate::{DelayRate, Moment};
 use sent::SentRing;
-use throughput::Throughput;
+use throughput::{Bursts, Throughput};
 
 /// Before anything is known: two small cameras and audio. The first probe tries three times that at once.
 const START_BPS: u64 = 600_000;
@@ -57,6 +62,7 @@ pub struct Estimator {
     sent: SentRing,
     references: ReferenceTimeUnwrapper,
     throughput: Throughput,
+    bursts: Bursts,
     delay: DelayTrend,
     rate: DelayRate,
     loss: LossLimit,
@@ -76,6 +82,7 @@ pub struct Estimator {
     last_sent_us: Option<u64>,
     last_feedback_us: Option<u64>,
     last_overuse_us: Option<u64>,
+    lowered_for_silence_us: Option<u64>,
     polled_us: u64,
     estimate_bps: u64,
     told_bps: u64,
@@ -88,6 +95,7 @@ impl Estimator {
             sent: SentRing::default(),
             references: ReferenceTimeUnwrapper::default(),
             throughput: Throughput::default(),
+            bursts: Bursts::default(),
             delay: DelayTrend::new(),
             rate: DelayRate::new(START_BPS, 0),
             loss: LossLimit::default(),
@@ -103,6 +111,7 @@ impl Estimator {
             last_sent_us: None,
             last_feedback_us: None,
             last_overuse_us: None,
+            lowered_for_silence_us: None,
             polled_us: 0,
             estimate_bps: START_BPS,
             told_bps: START_BPS,
@@ -150,6 +159,7 @@ impl Estimator {
             bytes += packet.bytes as u64;
             newest_sent_us = newest_sent_us.max(Some(packet.sent_us));
             self.throughput.add(arrival_us, packet.bytes);
+            self.bursts.add(packet.sent_us, arrival_us, packet.bytes);
             if packet.probe == 0 {
                 self.delay.packet(packet.sent_us, arrival_us, now_us);
             } else {
@@ -172,8 +182,11 @@ impl Estimator {
             self.last_overuse_us = Some(now_us);
         }
         let delivered_bps = self.delivered_bps(now);
+        let burst_bps = self.bursts.bps(self.throughput.newest_us()).filter(|_| self.delay.queue_is_short());
         let limited = self.budget.update(self.estimate_bps, now_us);
-        let moment = Moment { usage, delivered_bps, rtt_us: self.rtt_us, limited, now_us };
+        // While loss holds the estimate down, calm delays prove nothing about a higher rate.
+        let bounded = self.loss.bps().is_some();
+        let moment = Moment { usage, delivered_bps, burst_bps, rtt_us: self.rtt_us, limited, bounded, now_us };
         let before = self.rate.bps();
         if self.rate.update(&moment) && self.rate.bps() < before * 2 / 3 {
             self.prober.path_changed(now_us);
@@ -229,7 +242,8 @@ impl Estimator {
         if fraction_lost > REPORT_LOSS_HIGH {
             self.report_limit_bps = Some(estimate * (1.0 - 0.5 * fraction_lost.min(1.0)));
         } else if fraction_lost < REPORT_LOSS_LOW {
-            self.report_limit_bps = self.report_limit_bps.map(|limit| limit * 1.08).filter(|bps| *bps < 1e9);
+            self.report_limit_bps =
+                self.report_limit_bps.map(|limit| limit * 1.08).filter(|limit| *limit < 2.0 * estimate);
         }
         self.combine();
     }
@@ -268,9 +282,10 @@ impl Estimator {
 
     fn notice_missing_feedback(&mut self, now_us: u64) {
         let (Some(sent_us), Some(feedback_us)) = (self.last_sent_us, self.last_feedback_us) else { return };
-        let silent_us = sent_us.saturating_sub(feedback_us);
-        if silent_us >= FEEDBACK_MISSING_US && now_us.saturating_sub(sent_us) < FEEDBACK_MISSING_STEP_US {
-            self.last_feedback_us = Some(feedback_us + FEEDBACK_MISSING_STEP_US);
+        let lowered_us = self.lowered_for_silence_us.unwrap_or(0).max(feedback_us);
+        let silent = sent_us.saturating_sub(feedback_us) >= FEEDBACK_MISSING_US;
+        if silent && sent_us.saturating_sub(lowered_us) >= FEEDBACK_MISSING_STEP_US {
+            self.lowered_for_silence_us = Some(now_us);
             let lower = (self.rate.bps() as f64 * FEEDBACK_MISSING_FACTOR) as u64;
             self.rate.set(lower, now_us);
             self.combine();

@@ -31,8 +31,8 @@ const BELOW_SATURATION: f64 = 0.95;
 const ANSWERED: f64 = 0.7;
 
 /// Between probes that found nothing; grows to the larger.
-const PAUSE_US: u64 = 4_000_000;
-const PAUSE_MAX_US: u64 = 20_000_000;
+const PAUSE_US: u64 = 3_000_000;
+const PAUSE_MAX_US: u64 = 6_000_000;
 /// After overuse the path is left alone so long.
 const CALM_US: u64 = 2_000_000;
 

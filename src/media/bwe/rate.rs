@@ -44,9 +44,13 @@ enum Phase {
 pub(super) struct Moment {
     pub usage: Usage,
     pub delivered_bps: Option<u64>,
+    /// The rate at which the last bursts came out of the bottleneck.
+    pub burst_bps: Option<u64>,
     pub rtt_us: u64,
     /// So little is sent that the path cannot be judged by it.
     pub limited: bool,
+    /// Something else holds the rate down.
+    pub bounded: bool,
     pub now_us: u64,
 }
 
@@ -100,7 +104,7 @@ impl DelayRate {
     }
 
     fn increase(&mut self, moment: &Moment) {
-        if moment.limited {
+        if moment.limited || moment.bounded {
             return;
         }
         let seconds = (moment.now_us.saturating_sub(self.changed_us) as f64 / 1e6).min(1.0);
@@ -122,7 +126,12 @@ impl DelayRate {
         if !self.may_lower(moment) {
             return false;
         }
-        let delivered = moment.delivered_bps.map_or(self.bps / 2.0, |bps| bps as f64);
+        let mut delivered = moment.delivered_bps.map_or(self.bps / 2.0, |bps| bps as f64);
+        // The queue of a key frame on a path that carries more than is sent: one step from what the path
+        // carries, not from what was sent. If the queue stays, the next step comes a round trip later.
+        if let Some(burst) = moment.burst_bps {
+            delivered = delivered.max((burst as f64).min(self.bps));
+        }
         let mut lower = BACKOFF * delivered;
         if lower >= self.bps {
             // More was delivered than estimated: the burst of a key frame. The known capacity is the judge.
@@ -201,7 +210,15 @@ mod tests {
     use super::*;
 
     fn moment(usage: Usage, delivered_bps: u64, now_us: u64) -> Moment {
-        Moment { usage, delivered_bps: Some(delivered_bps), rtt_us: 100_000, limited: false, now_us }
+        Moment {
+            usage,
+            delivered_bps: Some(delivered_bps),
+            burst_bps: None,
+            rtt_us: 100_000,
+            limited: false,
+            bounded: false,
+            now_us,
+        }
     }
 
     #[test]
