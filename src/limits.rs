@@ -234,9 +234,11 @@ pub const MESSAGES_PER_S: u32 = 100;
 /// again. Empty: the connection is closed with 1008.
 pub const FLOOD_BURST: u32 = 1_000;
 
-/// Messages that wait for a slow client. Full: its connection is closed, for a client that missed one
-/// notification can no longer be trusted to know the room.
-pub const OUTGOING_MESSAGES: usize = 1_024;
+/// Messages that wait for a slow client, and what they occupy. Whoever enters a room of 500 hears of 1,500
+/// producers at once. Full: its connection is closed, for a client that missed one notification can no longer be
+/// trusted to know the room.
+pub const OUTGOING_MESSAGES: usize = 4_096;
+pub const OUTGOING_BYTES: usize = 8 << 20;
 
 /// Commands on their way to one worker. Full: the request is refused with `overloaded`.
 pub const COMMANDS: usize = 4_096;

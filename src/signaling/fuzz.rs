@@ -9,9 +9,12 @@ use super::negotiation::{
     ConsumerContext, NegotiationError, ProducerContext, RtpCapabilities, RtpParameters, can_consume,
     negotiate_consumer, negotiate_producer, router_capabilities,
 };
+use super::protoo;
 use crate::ids::{ConsumerId, ProducerId, Ssrc};
 use crate::limits;
 use crate::shard::command::{Kind, SourceClass};
+use crate::signaling::error::ErrorCode;
+use crate::signaling::message::{Call, METHODS, Request};
 
 /// What two clients could send: one produces, the other consumes it.
 #[derive(Deserialize)]
@@ -65,6 +68,41 @@ pub fn negotiation(bytes: &[u8]) {
     }
 }
 
+/// A frame of a WebSocket client, and what it asks for if it asks for something.
+pub fn frame(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match protoo::parse(text) {
+        protoo::Incoming::Request(_, request) => call(request),
+        protoo::Incoming::Idle | protoo::Incoming::Malformed(..) => {}
+    }
+}
+
+/// A request whose method is the first line and whose data is the rest.
+pub fn request(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (method, data) = text.split_once('\n').unwrap_or((text, "null"));
+    let Ok(data) = serde_json::from_str(data) else { return };
+    call(Request { method: method.to_owned(), data });
+}
+
+fn call(request: Request) {
+    let known = METHODS.contains(&request.method.as_str());
+    match Call::parse(request) {
+        Ok(Call::ConnectTransport(body)) => {
+            if let Ok(fingerprints) = body.dtls_parameters.fingerprints() {
+                assert!((1..=limits::FINGERPRINTS).contains(&fingerprints.len()));
+                assert!(fingerprints.iter().all(|fingerprint| matches!(fingerprint.value.len(), 32 | 48 | 64)));
+            }
+        }
+        Ok(_) => assert!(known),
+        Err(failure) => {
+            assert_eq!(known, failure.code != ErrorCode::UnknownMethod);
+            // In characters; of four bytes at most.
+            assert!(failure.detail.is_none_or(|detail| detail.len() <= 4 * (limits::ERROR_DETAIL_CHARS + 1)));
+        }
+    }
+}
+
 /// A message goes back to whoever sent the request; it must not grow with it.
 fn refusal_is_bounded(error: &NegotiationError) {
     assert!(error.to_string().len() < 1024);
@@ -89,6 +127,31 @@ mod tests {
             damaged[place] = whole;
             if place % 16 == 0 {
                 negotiation(&damaged[..place]);
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_messages_never_panic() {
+        let dtls = r#"{"role":"client","fingerprints":[{"algorithm":"sha-256","value":"AB:CD"}]}"#;
+        let seeds = [
+            ("create-transport", r#"{"direction":"send"}"#.to_owned()),
+            ("connect-transport", format!(r#"{{"transportId":"00ff","dtlsParameters":{dtls}}}"#)),
+            ("set-preferred-layers", r#"{"consumerId":"1","spatialLayer":2,"temporalLayer":null}"#.to_owned()),
+            ("get-stats", r#"{"producerId":"1"}"#.to_owned()),
+            ("join", r#"{"displayName":"Ada","produce":true}"#.to_owned()),
+        ];
+        for (method, data) in seeds {
+            let framed = format!(r#"{{"request":true,"id":1,"method":"{method}","data":{data}}}"#);
+            for (whole, target) in [(framed, frame as fn(&[u8])), (format!("{method}\n{data}"), request)] {
+                for place in 0..whole.len() {
+                    for damage in *b"09-\"x[]{},:e\\\x00\xff" {
+                        let mut damaged = whole.clone().into_bytes();
+                        damaged[place] = damage;
+                        target(&damaged);
+                    }
+                    target(&whole.as_bytes()[..place]);
+                }
             }
         }
     }

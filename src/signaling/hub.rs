@@ -17,7 +17,7 @@ use crate::shard::command::{Command, Event, Reply};
 use crate::shard::stats::WorkerStats;
 use crate::signaling::error::{ErrorCode, Failure};
 use crate::signaling::message::Request;
-use crate::signaling::notification::Notification;
+use crate::signaling::outgoing::{self, Connection, Outgoing, Sink};
 use crate::signaling::session::{CloseReason, ConnectionId, Control, Hello, Output, QueryId, WorkerFacts};
 use crate::signaling::settings::SignalingConfig;
 
@@ -31,26 +31,6 @@ pub struct WorkerLink {
 /// The worker's queue has no room; the command is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull;
-
-/// What a connection is to be told, in this order.
-#[derive(Debug)]
-pub enum Outgoing {
-    Response {
-        serial: Option<u64>,
-        result: Result<Value, Failure>,
-    },
-    Notification(Notification),
-    /// The last thing.
-    Close(CloseReason),
-}
-
-/// The framing's end of a connection.
-pub struct Connection {
-    pub id: ConnectionId,
-    pub outgoing: mpsc::Receiver<Outgoing>,
-    /// Fires when the client is given up: it did not read what it was sent.
-    pub cut: Arc<Notify>,
-}
 
 /// Cheap to clone; everybody has the same one.
 #[derive(Clone)]
@@ -75,11 +55,6 @@ struct State {
     last: u64,
     /// When the timer will look next.
     armed: Option<Instant>,
-}
-
-struct Sink {
-    queue: mpsc::Sender<Outgoing>,
-    cut: Arc<Notify>,
 }
 
 struct Link {
@@ -141,15 +116,14 @@ impl Hub {
         let mut state = self.lock();
         state.last += 1;
         let id = ConnectionId(state.last);
-        let (queue, outgoing) = mpsc::channel(limits::OUTGOING_MESSAGES);
-        let cut = Arc::new(Notify::new());
-        state.connections.insert(id, Sink { queue, cut: cut.clone() });
+        let (sink, connection) = outgoing::connection(id);
+        state.connections.insert(id, sink);
         let entered = state.control.connect(Instant::now(), id, hello);
         if entered.is_err() {
             state.connections.remove(&id);
         }
         self.settle(state);
-        entered.map(|()| Connection { id, outgoing, cut })
+        entered.map(|()| connection)
     }
 
     pub fn request(&self, connection: ConnectionId, serial: u64, request: Request) {
@@ -328,17 +302,16 @@ impl Hub {
 }
 
 impl State {
-    /// A full queue means a client that missed one message, and could no longer be trusted to know the room.
     fn deliver(&mut self, connection: ConnectionId, message: Outgoing) {
         let Some(sink) = self.connections.get(&connection) else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = sink.queue.try_send(message) {
+        if sink.push(message).is_err() {
             self.cut(connection, CloseReason::Slow);
         }
     }
 
     fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
         let Some(sink) = self.connections.get(&connection) else { return };
-        if sink.queue.try_send(Outgoing::Close(reason)).is_err() {
+        if sink.push(Outgoing::Close(reason)).is_err() {
             return self.cut(connection, CloseReason::Slow);
         }
         self.connections.remove(&connection);
@@ -348,7 +321,7 @@ impl State {
 
     fn cut(&mut self, connection: ConnectionId, reason: CloseReason) {
         if let Some(sink) = self.connections.remove(&connection) {
-            sink.cut.notify_one();
+            sink.cut();
             self.control.counters.close(reason);
             self.control.disconnect(Instant::now(), connection);
         }

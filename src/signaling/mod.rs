@@ -19,6 +19,7 @@ pub mod message;
 pub mod metrics;
 pub mod negotiation;
 pub mod notification;
+pub mod outgoing;
 pub mod page;
 pub mod placement;
 pub mod protoo;

@@ -19,9 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::limits;
 use crate::signaling::error::Failure;
-use crate::signaling::hub::{Connection, Hub, Outgoing};
+use crate::signaling::hub::Hub;
 use crate::signaling::message::Request;
 use crate::signaling::notification::Notification;
+use crate::signaling::outgoing::{Connection, Outgoing};
 use crate::signaling::session::{CloseReason, ConnectionId, Hello};
 
 /// Pongs and a close frame that wait for the writer. Full: a flood of pings, which needs no answer.
@@ -186,14 +187,14 @@ fn echoed_code(payload: &[u8]) -> Vec<u8> {
 
 /// What a text frame turns out to be.
 #[derive(Debug, PartialEq)]
-enum Incoming {
+pub(super) enum Incoming {
     Request(u64, Request),
     /// A notification or a response: the protocol has none from clients.
     Idle,
     Malformed(Option<u64>, &'static str),
 }
 
-fn parse(text: &str) -> Incoming {
+pub(super) fn parse(text: &str) -> Incoming {
     let Ok(mut frame) = serde_json::from_str::<Value>(text) else {
         return Incoming::Malformed(None, "the frame is not JSON");
     };
@@ -245,7 +246,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             let frame = tokio::select! {
                 biased;
                 () = cut.notified() => return End::Abrupt,
-                message = self.connection.outgoing.recv() => match message {
+                message = self.connection.next() => match message {
                     Some(Outgoing::Close(reason)) => {
                         let told = self.send(close_frame(reason), limits::CLOSE_TIMEOUT).await;
                         return if told { End::Told } else { End::Abrupt };

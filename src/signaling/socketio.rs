@@ -20,8 +20,9 @@ use socketioxide::{ParserConfig, SocketIo};
 use crate::limits;
 use crate::signaling::admission::Claims;
 use crate::signaling::error::{ErrorCode, Failure};
-use crate::signaling::hub::{Connection, Hub, Outgoing};
+use crate::signaling::hub::Hub;
 use crate::signaling::message::Request;
+use crate::signaling::outgoing::{Connection, Outgoing};
 use crate::signaling::session::{CloseReason, ConnectionId};
 
 /// Where engine.io is served.
@@ -226,7 +227,7 @@ async fn send(hub: Hub, socket: SocketRef, mut connection: Connection, acks: Arc
         let message = tokio::select! {
             biased;
             () = cut.notified() => break,
-            message = connection.outgoing.recv() => message,
+            message = connection.next() => message,
         };
         let sent = match message {
             Some(Outgoing::Notification(notification)) => socket.emit(notification.method, &*notification.data).is_ok(),

@@ -1,6 +1,13 @@
 //! From the start to the end: TLS, workers that fail, an orderly stop.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_tungstenite::tungstenite;
 
 use super::client::Framing;
 use super::*;
@@ -23,6 +30,49 @@ fn a_certificate_that_is_none_is_told() {
     let config = SignalingConfig { tls: Some(missing), listen: ([127, 0, 0, 1], 0).into(), ..Default::default() };
     let Err(error) = Server::bind(config) else { panic!("there is no certificate") };
     assert!(error.to_string().contains("/nonexistent/cert.pem"), "{error}");
+}
+
+/// A certificate for "localhost" that signs itself, made for these tests.
+fn tls_files() -> TlsFiles {
+    let fixture = |name: &str| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    TlsFiles { certificate: fixture("localhost.cert.pem"), key: fixture("localhost.key.pem") }
+}
+
+#[test]
+fn everything_is_served_over_tls_where_there_is_a_certificate() {
+    let running = start_with(|config| config.tls = Some(tls_files()));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(tls_files().certificate).unwrap()).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let open = || {
+        let name = "localhost".try_into().unwrap();
+        StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), super::client::open(running.address))
+    };
+    let mut plain = open();
+    plain.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (mut socket, _) = tungstenite::client("wss://localhost/room/study", open()).unwrap();
+    assert!(socket.read().unwrap().to_text().unwrap().contains("welcome"));
+    // Whoever speaks no TLS is sent away and disturbs nobody.
+    let mut untrusting = super::client::open(running.address);
+    untrusting.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut heard = Vec::new();
+    let _ = untrusting.read_to_end(&mut heard);
+    assert!(!heard.starts_with(b"HTTP"), "{heard:?}");
+    socket.send(tungstenite::Message::text(r#"{"request":true,"id":1,"method":"get-producers"}"#)).unwrap();
+    assert!(socket.read().unwrap().to_text().unwrap().contains("producers"));
+}
+
+#[test]
+fn a_key_that_belongs_to_another_certificate_is_told() {
+    let mut files = tls_files();
+    files.key = files.certificate.clone();
+    let config = SignalingConfig { tls: Some(files), listen: ([127, 0, 0, 1], 0).into(), ..Default::default() };
+    assert!(matches!(Server::bind(config), Err(StartError::Key { .. })));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whole conversations with the control plane, without a socket: connections say things, a fake
 //! worker answers, everything that anybody hears is looked at.
 
+mod chaos;
 mod peers;
 mod refusals;
 mod streams;
