@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 use std::io;
+use std::process::Command;
 
 use crate::config::Config;
 use crate::uring::probe::{Found, ProbeError, probe};
@@ -38,6 +39,8 @@ pub enum Verdict {
 /// Where findings come from. Files of /proc and /sys come in as a function, so that a test can be any host.
 pub struct Host<'a> {
     pub file: &'a dyn Fn(&str) -> Option<String>,
+    /// What `ethtool -k` says of a network device; `None` where there is no ethtool.
+    pub offloads: &'a dyn Fn(&str) -> Option<String>,
     pub io_uring: &'a Result<Found, ProbeError>,
     /// Numbers of the cores that this process may run on.
     pub allowed_cores: &'a [usize],
@@ -75,6 +78,16 @@ const KNOBS: &[Knob] = &[
         name: "conntrack",
         why: "tracking costs 300 to 400 ns of every packet, and a full table loses them",
         ask: conntrack,
+    },
+    Knob {
+        name: "receive queues",
+        why: "a device with one queue has one core receive for the workers of all others",
+        ask: receive_queues,
+    },
+    Knob {
+        name: "NIC offloads",
+        why: "what the device does not join (GRO) or cut (UDP segmentation) costs the cores a kernel packet each",
+        ask: offloads,
     },
     Knob { name: "CPU governor", why: "a core that clocks down between ticks is late at the next one", ask: governor },
     Knob {
@@ -127,6 +140,12 @@ pub fn allowed_cores() -> Vec<usize> {
 pub fn file(path: &str) -> Option<String> {
     let text: io::Result<String> = std::fs::read_to_string(path);
     text.ok().map(|text| text.trim().to_owned())
+}
+
+/// What `ethtool -k` says of a device of the real host.
+pub fn ethtool_features(device: &str) -> Option<String> {
+    let output = Command::new("ethtool").arg("-k").arg(device).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn io_uring(host: &Host<'_>) -> Option<(String, Verdict)> {
@@ -245,6 +264,51 @@ fn conntrack(host: &Host<'_>) -> Option<(String, Verdict)> {
     Some((format!("{count} of {max} entries"), verdict))
 }
 
+/// The device of the default route, which most browsers are behind.
+fn default_device(host: &Host<'_>) -> Option<String> {
+    let routes = (host.file)("/proc/net/route")?;
+    let mut columns = routes.lines().map(|route| route.split_whitespace());
+    columns.find_map(|mut columns| columns.next().filter(|_| columns.next() == Some("00000000")).map(str::to_owned))
+}
+
+fn receive_queues(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let device = default_device(host)?;
+    let path = |queue: usize| format!("/sys/class/net/{device}/queues/rx-{queue}/rps_cpus");
+    let masks: Vec<String> = (0..).map_while(|queue| (host.file)(&path(queue))).collect();
+    let steered = masks.first()?.chars().any(|digit| !matches!(digit, '0' | ','));
+    let workers = host.config.worker_count(host.allowed_cores.len());
+    let verdict = if masks.len() == 1 && workers > 1 && !steered {
+        Verdict::Better {
+            wanted: format!("more queues, or one that is spread over the {workers} workers' cores (RPS)"),
+            cure: format!("ethtool -L {device} combined {workers}, or the mask of the cores into {}", path(0)),
+        }
+    } else {
+        Verdict::Good
+    };
+    Some((format!("{} of {device}{}", masks.len(), if steered { ", spread by RPS" } else { "" }), verdict))
+}
+
+fn offloads(host: &Host<'_>) -> Option<(String, Verdict)> {
+    const WANTED: [(&str, &str); 2] =
+        [("generic-receive-offload", "gro"), ("tx-udp-segmentation", "tx-udp-segmentation")];
+    let device = default_device(host)?;
+    let features = (host.offloads)(&device)?;
+    let state = |name: &str| {
+        features.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))
+    };
+    let states = WANTED.iter().filter_map(|(name, short)| Some((*short, state(name)?)));
+    let (current, off): (Vec<_>, Vec<_>) =
+        states.map(|(short, state)| (format!("{short} {state}"), (short, state))).unzip();
+    // "off [fixed]" is a device that cannot.
+    let off: Vec<_> = off.iter().filter(|(_, state)| state == "off").map(|(short, _)| format!("{short} on")).collect();
+    let verdict = if off.is_empty() {
+        Verdict::Good
+    } else {
+        Verdict::Better { wanted: off.join(", "), cure: format!("ethtool -K {device} {}", off.join(" ")) }
+    };
+    Some((format!("{device}: {}", current.join(", ")), verdict))
+}
+
 fn governor(host: &Host<'_>) -> Option<(String, Verdict)> {
     let of_core = |core: &usize| (host.file)(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"));
     let governors: Vec<String> = host.allowed_cores.iter().filter_map(of_core).collect();
@@ -289,11 +353,18 @@ mod tests {
             "/proc/sys/net/ipv4/ip_local_port_range" => "32768\t60999",
             "/proc/sys/net/netfilter/nf_conntrack_count" => "0",
             "/proc/sys/net/netfilter/nf_conntrack_max" => "65536",
+            "/proc/net/route" => "Iface Destination Gateway\neth0 000200C0 00000000\neth0 00000000 010200C0",
+            "/sys/class/net/eth0/queues/rx-0/rps_cpus" => "3",
             "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor" => "performance",
             "/sys/devices/system/clocksource/clocksource0/current_clocksource" => "tsc",
             _ => return None,
         };
         Some(text.to_owned())
+    }
+
+    fn offloading(device: &str) -> Option<String> {
+        let text = "Features for eth0:\ngeneric-receive-offload: on\ntx-udp-segmentation: off [fixed]\n";
+        (device == "eth0").then(|| text.to_owned())
     }
 
     /// The findings of a well-tuned host but for these files.
@@ -304,7 +375,13 @@ mod tests {
             changed.map(|(_, text)| text.to_string()).or_else(|| well_tuned(path))
         };
         let config = Config::default();
-        findings(&Host { file: &file, io_uring: &io_uring, allowed_cores: &[0, 1], config: &config })
+        findings(&Host {
+            file: &file,
+            offloads: &offloading,
+            io_uring: &io_uring,
+            allowed_cores: &[0, 1],
+            config: &config,
+        })
     }
 
     fn verdict(findings: &[Finding], name: &str) -> Verdict {
@@ -330,6 +407,12 @@ mod tests {
             ("/proc/sys/net/core/wmem_max", "212992", "net.core.wmem_max", "net.core.wmem_max=4194304"),
             ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535", "ephemeral ports", "reserved_ports=10000-10100"),
             ("/proc/sys/net/netfilter/nf_conntrack_count", "17", "conntrack", "--dport 10000:10100 -j NOTRACK"),
+            (
+                "/sys/class/net/eth0/queues/rx-0/rps_cpus",
+                "00000000,00000000",
+                "receive queues",
+                "ethtool -L eth0 combined 2",
+            ),
             ("/sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave", "CPU governor", "performance"),
             ("/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet", "clock source", "tsc"),
         ] {
@@ -356,10 +439,30 @@ mod tests {
     }
 
     #[test]
+    fn offloads_that_a_device_has_and_does_not_use_are_told() {
+        let file = |path: &str| well_tuned(path);
+        let offloads = |_: &str| Some("generic-receive-offload: off\n\ttx-udp-segmentation: off\n".to_owned());
+        let io_uring = Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None });
+        let config = Config::default();
+        let host = Host { file: &file, offloads: &offloads, io_uring: &io_uring, allowed_cores: &[0], config: &config };
+        let text = report(&findings(&host));
+        assert!(text.contains("ethtool -K eth0 gro on tx-udp-segmentation on"), "{text}");
+    }
+
+    #[test]
+    fn every_knob_stands_in_the_tuning_guide() {
+        let guide = include_str!("../tuning/README.md");
+        for knob in KNOBS {
+            assert!(guide.contains(&format!("| {} |", knob.name)), "{} is missing", knob.name);
+        }
+    }
+
+    #[test]
     fn what_a_host_does_not_have_is_not_asked_for() {
         let io_uring = Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None });
         let config = Config::default();
-        let host = Host { file: &|_| None, io_uring: &io_uring, allowed_cores: &[0], config: &config };
+        let host =
+            Host { file: &|_| None, offloads: &|_| None, io_uring: &io_uring, allowed_cores: &[0], config: &config };
         let names: Vec<_> = findings(&host).iter().map(|finding| finding.name).collect();
         assert_eq!(names, ["io_uring", "cores"]);
     }
@@ -368,7 +471,13 @@ mod tests {
     fn a_host_without_io_uring_fails_with_its_cure() {
         let io_uring = Err(ProbeError::Disabled { value: 2 });
         let config = Config::default();
-        let host = Host { file: &well_tuned, io_uring: &io_uring, allowed_cores: &[0], config: &config };
+        let host = Host {
+            file: &well_tuned,
+            offloads: &offloading,
+            io_uring: &io_uring,
+            allowed_cores: &[0],
+            config: &config,
+        };
         let text = report(&findings(&host));
         assert!(text.starts_with("FAIL  io_uring") && text.contains("kernel.io_uring_disabled=0"), "{text}");
     }
