@@ -1,6 +1,8 @@
 //! The bodies of the fuzz targets of the transport over damaged real messages, the same ones in every run; and
 //! handshakes into which damaged copies of their own datagrams are thrown.
 
+mod support;
+
 use std::time::{Duration, Instant};
 
 use ringside::ids::Ssrc;
@@ -10,46 +12,9 @@ use ringside::transport::fuzz;
 use ringside::transport::srtp::{Keys, Outbound, Profile};
 use stun::attributes::{AttrType, RawAttribute};
 use stun::message::Setter;
+use support::Random;
 
 const INPUTS: usize = 4000;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed ^ mixed >> 27
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    /// A copy with a few bytes changed, cut out, doubled or set to an extreme.
-    fn damage(&mut self, seed: &[u8]) -> Vec<u8> {
-        let mut bytes = seed.to_vec();
-        for _ in 0..1 + self.below(4) {
-            if bytes.is_empty() {
-                break;
-            }
-            let at = self.below(bytes.len());
-            match self.below(6) {
-                0 => bytes[at] ^= 1 << self.below(8),
-                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
-                2 => bytes.truncate(at),
-                3 => drop(bytes.drain(at..(at + 1 + self.below(8)).min(bytes.len()))),
-                4 => {
-                    let piece = bytes[at..(at + 1 + self.below(40)).min(bytes.len())].to_vec();
-                    bytes.splice(at..at, piece);
-                }
-                _ => bytes[at] = self.next() as u8,
-            }
-        }
-        bytes
-    }
-}
 
 fn run(body: fn(&[u8]), seeds: &[Vec<u8>], inputs: usize) {
     let mut random = Random(0x7a11);
