@@ -15,7 +15,7 @@ use socketioxide::extract::{AckSender, Event, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
 use socketioxide::socket::Sid;
-use socketioxide::{ParserConfig, SocketIo};
+use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
 
 use crate::limits;
 use crate::signaling::admission::Claims;
@@ -223,6 +223,7 @@ fn receive(
 /// Tells the client what the hub says, until one of them has enough.
 async fn send(hub: Hub, socket: SocketRef, mut connection: Connection, acks: Arc<Mutex<Acks>>) {
     let cut = connection.cut.clone();
+    let mut goes_down = false;
     loop {
         let message = tokio::select! {
             biased;
@@ -230,22 +231,32 @@ async fn send(hub: Hub, socket: SocketRef, mut connection: Connection, acks: Arc
             message = connection.next() => message,
         };
         let sent = match message {
-            Some(Outgoing::Notification(notification)) => socket.emit(notification.method, &*notification.data).is_ok(),
+            Some(Outgoing::Notification(notification)) => socket.emit(notification.method, &*notification.data),
             Some(Outgoing::Response { serial, result }) => {
                 let ack =
                     acks.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&serial.unwrap_or_default());
-                ack.is_none_or(|ack| ack.send(&acknowledgement(result)).is_ok())
+                ack.map_or(Ok(()), |ack| ack.send(&acknowledgement(result)))
             }
-            Some(Outgoing::Close(_)) | None => break,
+            Some(Outgoing::Close(reason)) => {
+                goes_down = reason == CloseReason::GoingDown;
+                break;
+            }
+            None => break,
         };
-        if !sent {
-            hub.count_close(CloseReason::Slow);
+        if let Err(error) = sent {
+            if let SendError::Socket(SocketError::InternalChannelFull) = error {
+                hub.count_close(CloseReason::Slow);
+            }
             break;
         }
     }
     hub.disconnect(connection.id);
     *acks.lock().unwrap_or_else(PoisonError::into_inner) = Acks { over: true, ..Acks::default() };
-    let _ = socket.disconnect();
+    // A client that is disconnected by the server stays away; one whose transport breaks, as it does when the process
+    // ends, tries again, which is what it is to do when the server comes back.
+    if !goes_down {
+        let _ = socket.disconnect();
+    }
 }
 
 fn acknowledgement(result: Result<Value, Failure>) -> Value {

@@ -112,7 +112,7 @@ fn a_worker_that_ends_ends_the_server() {
 
 #[test]
 fn peers_are_told_of_the_end_and_closed_in_order() {
-    for framing in Framing::ALL {
+    for framing in [Framing::Protoo, Framing::SocketIo] {
         let mut running = start_with(|config| config.drain = Duration::from_millis(300));
         let mut ada = framing.enter(running.address, "study", "ada");
         let address = running.address;
@@ -125,7 +125,8 @@ fn peers_are_told_of_the_end_and_closed_in_order() {
         let (code, _) = ada.closed();
         match framing {
             Framing::Protoo => assert_eq!(code, 1012),
-            _ => assert_ne!(code, 0),
+            // Not by leaving the namespace, after which the library does not connect again.
+            _ => assert_ne!(code, 41),
         }
         assert!(running.thread.take().unwrap().join().unwrap().is_ok());
     }
