@@ -60,13 +60,13 @@ discards! {
     /// A payload that contradicts its own codec's format.
     MalformedPayload => "malformed-payload",
     ProducerPaused => "producer-paused",
-    /// Not among the loudest speakers of the room.
-    NotLoudest => "not-loudest",
     /// More STUN, DTLS and RTCP in one tick than may wait, or than there are send slots for.
     StagedFull => "staged-full",
 
     // A packet that one consumer does not get; counted once for each.
     ConsumerPaused => "consumer-paused",
+    /// Sound of somebody who is not among the loudest speakers of the room.
+    NotLoudest => "not-loudest",
     /// The receiver's transport has no address or no keys yet.
     NotConnected => "not-connected",
     /// Of a layer that this consumer does not receive.

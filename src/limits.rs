@@ -262,3 +262,6 @@ pub const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rooms that one Socket.IO connection may be in at once. Full: `too-many`.
 pub const ROOMS_PER_CONNECTION: usize = 4;
+
+/// Padding packets of one probe that leave at a time.
+pub const PROBE_PACKETS: usize = 32;

@@ -12,8 +12,8 @@ use ringside::shard::{Datagram, Shard, ShardConfig};
 use ringside::transport::dtls::{Endpoint, Identity, Output};
 use ringside::transport::srtp::{Keys, Outbound};
 use stun::agent::TransactionId;
-use stun::attributes::{ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use stun::attributes::RawAttribute;
+use stun::attributes::{ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use stun::message::{BINDING_REQUEST, Message};
 
 const ROOM: RoomId = RoomId(1);
@@ -131,8 +131,7 @@ impl Sender {
                 body.resize(payload, 0x55);
                 let mut datagram = vec![0; header.len() + payload + 32];
                 datagram[..header.len()].copy_from_slice(&header);
-                let len =
-                    self.outbound.seal_rtp(&mut datagram, header.len(), &body, &[], Ssrc(SSRC), self.sequence);
+                let len = self.outbound.seal_rtp(&mut datagram, header.len(), &body, &[], Ssrc(SSRC), self.sequence);
                 datagram.truncate(len);
                 datagram
             })
@@ -144,8 +143,7 @@ impl Sender {
 pub fn connect(shard: &mut Shard, identity: &Identity, address: SocketAddr, direction: Direction, id: u64) -> Keys {
     let now = Instant::now();
     let transport = TransportId(id);
-    let create =
-        Command::CreateTransport { token: Token(id), room: ROOM, peer: PeerId(id), transport, direction };
+    let create = Command::CreateTransport { token: Token(id), room: ROOM, peer: PeerId(id), transport, direction };
     let Reply::TransportCreated { ufrag, password, .. } = ask(shard, create) else { panic!("not created") };
     let own = Identity::generate();
     let role = DtlsRole::Client;

@@ -72,6 +72,10 @@ impl Selector {
         self.preferred = Some(layers);
     }
 
+    pub fn allowed(&self) -> Option<Option<Layers>> {
+        self.allowed
+    }
+
     pub fn allow(&mut self, allowed: Option<Option<Layers>>) {
         self.allowed = allowed;
     }

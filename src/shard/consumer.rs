@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::discard::Discard;
 use crate::ids::{ConsumerId, PeerId, ProducerId, Ssrc};
+use crate::media::allocation::Grant;
 use crate::media::header::HeaderLayout;
 use crate::media::history::Packet;
 use crate::media::report::Transmission;
@@ -44,6 +45,8 @@ pub struct Rest {
     pub feedback: Feedback,
     pub rtx: Option<Rtx>,
     pub priority: u8,
+    /// What the bandwidth allows, and the memory of it.
+    pub grant: Grant,
     pub nacks: u64,
     pub nacked_packets: u64,
     pub resent: u64,
@@ -109,6 +112,7 @@ impl Consumer {
                 feedback: spec.feedback,
                 rtx,
                 priority: spec.priority,
+                grant: Grant::default(),
                 nacks: 0,
                 nacked_packets: 0,
                 resent: 0,

@@ -26,7 +26,7 @@ impl Shard {
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         use Command::*;
         let (token, result) = match command {
-            OpenRoom { room, settings } => return self.open_room(room, settings),
+            OpenRoom { room, settings } => return self.open_room(now, room, settings),
             CloseRoom { room } => return self.close_room(now, room),
             ClosePeer { room, peer } => return self.close_peer(now, room, peer),
             CloseTransport { transport } => return self.close_transport_named(now, transport),
@@ -50,7 +50,7 @@ impl Shard {
                 (token, self.set_preferred_layers(now, consumer, spatial, temporal))
             }
             SetConsumerPriority { token, consumer, priority } => {
-                (token, self.set_consumer_priority(consumer, priority))
+                (token, self.set_consumer_priority(now, consumer, priority))
             }
             RequestKeyFrame { token, consumer } => (token, self.request_key_frame(now, consumer)),
             TransportStats { token, transport } => (token, self.transport_stats(now, transport)),
@@ -62,14 +62,14 @@ impl Shard {
         self.tell(Event::Reply { token, result });
     }
 
-    fn open_room(&mut self, id: RoomId, settings: RoomSettings) {
+    fn open_room(&mut self, now: Instant, id: RoomId, settings: RoomSettings) {
         if let Some(key) = self.names.rooms.get(&id) {
             if let Some(room) = self.rooms.at_mut(*key) {
                 room.settings = settings;
             }
             return;
         }
-        if let Ok(key) = self.rooms.insert(Room::new(id, settings)) {
+        if let Ok(key) = self.rooms.insert(Room::new(id, settings, now)) {
             self.names.rooms.insert(id, key);
         }
     }
@@ -121,6 +121,8 @@ impl Shard {
             reference_time: None,
             consumers: Vec::new(),
             sent_ssrcs: HashMap::new(),
+            estimator: None,
+            next_allocation: None,
             transport_sequence: 0,
             due: Vec::with_capacity(limits::RUN_SEGMENTS),
             armed: Armed::default(),
@@ -192,7 +194,10 @@ impl Shard {
         }
         let (room, peer) = (transport.room, transport.peer);
         let (id, encodings) = (spec.id, spec.encodings.clone());
-        let producer = Producer::new(spec, room, peer, transport_key);
+        let mut producer = Producer::new(spec, room, peer, transport_key);
+        if producer.class == SourceClass::Microphone && producer.kind == Kind::Audio {
+            producer.audio_source = self.rooms.at_mut(room).map(|room| room.audio.open());
+        }
         let key = self.producers.insert(producer).map_err(|_| Refusal::TooMany)?;
         self.names.producers.insert(id, key);
         if let Some(room) = self.rooms.at_mut(room) {
@@ -216,6 +221,10 @@ impl Shard {
     fn pause_producer(&mut self, id: ProducerId) -> Result<Reply, Refusal> {
         let (key, producer) = self.producer_named(id)?;
         producer.paused = true;
+        let (room, source) = (producer.room, producer.audio_source);
+        if let (Some(room), Some(source)) = (self.rooms.at_mut(room), source) {
+            room.audio.silence(source);
+        }
         self.stop_consumers_of(key);
         Ok(Reply::Done)
     }
@@ -321,6 +330,9 @@ impl Shard {
     pub(super) fn start_consumer(&mut self, now: Instant, key: Key<Consumer>) {
         if let Some(consumer) = self.consumers.at_mut(key) {
             consumer.selector.stop();
+            let transport = consumer.transport;
+            self.begin_estimate(now, key);
+            self.want_allocation(now, transport);
             self.choose_layer(now, key);
             self.ask_key_frame(now, key);
             self.changed.push(key);
@@ -336,14 +348,20 @@ impl Shard {
     ) -> Result<Reply, Refusal> {
         let (key, consumer) = self.consumer_named(id)?;
         consumer.selector.prefer(Layers { spatial, temporal: temporal.unwrap_or(u8::MAX) });
+        let transport = consumer.transport;
+        self.want_allocation(now, transport);
         self.choose_layer(now, key);
+        self.arm(now, transport);
         self.changed.push(key);
         Ok(Reply::Done)
     }
 
-    fn set_consumer_priority(&mut self, id: ConsumerId, priority: u8) -> Result<Reply, Refusal> {
+    fn set_consumer_priority(&mut self, now: Instant, id: ConsumerId, priority: u8) -> Result<Reply, Refusal> {
         let (_, consumer) = self.consumer_named(id)?;
         consumer.rest.priority = priority.max(1);
+        let transport = consumer.transport;
+        self.want_allocation(now, transport);
+        self.arm(now, transport);
         Ok(Reply::Done)
     }
 
@@ -387,6 +405,9 @@ impl Shard {
         self.names.producers.remove(&producer.id);
         if let Some(room) = self.rooms.at_mut(producer.room) {
             room.producers.retain(|other| *other != key);
+            if let Some(source) = producer.audio_source {
+                room.audio.close(source);
+            }
         }
         if let Some(transport) = self.transports.at_mut(producer.transport) {
             transport.producers.retain(|other| *other != key);

@@ -19,6 +19,7 @@ use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, RUN_BYTES, RUN_SEGM
 use crate::media::header::Departure;
 use crate::media::history::{History, PacketNumber};
 use crate::media::rewriter::Rewrite;
+use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
 use crate::shard::consumer::{Consumer, Verdict};
 use crate::shard::outbox::Outbox;
@@ -196,6 +197,7 @@ impl Shard {
         let Some(transport) = self.transports.at_mut(key) else { return };
         let (Some(keys), Some(destination)) = (transport.keys.as_mut(), transport.destination) else { return };
         let (mut packets, mut bytes) = (0, 0);
+        let estimator = &mut transport.estimator;
         let mut rest = outgoing;
         while let Some(first) = rest.first() {
             let segment = first.padded as usize;
@@ -215,6 +217,7 @@ impl Shard {
                 }
                 // A packet a little smaller is padded up to the message's size; a much smaller one ends it.
                 let target = if gap <= PAD_BYTES { segment } else { len };
+                let number = transport.transport_sequence;
                 let Some(written) = write_one(
                     next,
                     target,
@@ -230,6 +233,13 @@ impl Shard {
                     rest = behind;
                     continue;
                 };
+                if let Some(estimator) = estimator {
+                    if transport.transport_sequence != number {
+                        estimator.sent(SeqNo(number as u16), written, now);
+                    } else {
+                        estimator.sent_unnumbered(written, now);
+                    }
+                }
                 at += written;
                 count += 1;
                 rest = behind;

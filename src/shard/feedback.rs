@@ -54,7 +54,8 @@ impl Shard {
                     }
                 }
             }
-            RtcpPacket::TransportCc(_) | RtcpPacket::Remb(_) => {}
+            RtcpPacket::TransportCc(feedback) => self.receive_transport_cc(now, key, &feedback),
+            RtcpPacket::Remb(remb) => self.receive_remb(now, key, remb.bitrate_bps),
             // Sources are named and ended by signaling.
             RtcpPacket::SourceDescription(_) | RtcpPacket::Goodbye(_) | RtcpPacket::Other { .. } => {}
         }
@@ -88,8 +89,11 @@ impl Shard {
             delay_since_sender_report: block.delay_since_last_sr,
         };
         let rtt = consumer.transmission.receiver_report(&report, now);
-        if let (Some(rtt), Some(transport)) = (rtt, self.transports.at_mut(key)) {
-            transport.rtt = Some(rtt);
+        let lost = consumer.transmission.fraction_lost();
+        let Some(transport) = self.transports.at_mut(key) else { return };
+        transport.rtt = rtt.or(transport.rtt);
+        if let Some(estimator) = &mut transport.estimator {
+            estimator.receiver_report(lost, rtt);
         }
     }
 

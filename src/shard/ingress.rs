@@ -74,7 +74,9 @@ impl Shard {
         if producer.paused {
             return Err(Discard::ProducerPaused);
         }
-        self.record(now, arrival, stream, &header, bytes, incoming)?;
+        let (is_audio, level) = (producer.kind == Kind::Audio, values.audio_level.map(|level| level.level));
+        let is_heard = !is_audio || self.hear(now, stream.producer, level);
+        self.record(now, arrival, stream, &header, bytes, incoming, is_heard)?;
         self.arm(now, key);
         Ok(())
     }
@@ -88,6 +90,7 @@ impl Shard {
         header: &RtpHeader,
         bytes: &[u8],
         incoming: Incoming,
+        is_heard: bool,
     ) -> Result<(), Discard> {
         let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
         let payload = &self.history.slot()[incoming.payload_at..][..incoming.payload_len];
@@ -126,6 +129,15 @@ impl Shard {
         let first_of_layer =
             layer.last_packet.replace(now).is_none_or(|last| now.duration_since(last) >= LAYER_SILENCE);
 
+        if let Some(rate) = layer.temporal_rates.get_mut(facts.temporal as usize) {
+            rate.add(incoming.bytes, now);
+        }
+        let (all, paused) = (producer.consumers.len() as u64, u64::from(producer.paused_consumers));
+        self.discards.add(Discard::ConsumerPaused, paused);
+        if !is_heard {
+            self.discards.add(Discard::NotLoudest, all - paused);
+            return Ok(());
+        }
         let mut packet = Packet::new(arrived.sequence, incoming.timestamp, incoming.payload_len);
         packet.marker = header.marker;
         packet.key_frame = facts.key_frame;
@@ -139,18 +151,18 @@ impl Shard {
         layer.index.insert(arrived.sequence, number);
 
         let listening = layer.consumers.len() as u64;
-        let (all, paused) = (producer.consumers.len() as u64, u64::from(producer.paused_consumers));
-        self.discards.add(Discard::ConsumerPaused, paused);
         self.discards.add(Discard::OtherLayer, all - paused - listening);
         if listening > 0 && layer.pend(number, arrival) {
             self.egress.held.push((stream.producer, stream.layer));
         }
-        if first_of_layer && producer.layers.len() > 1 {
-            let transport = producer.transport;
+        if first_of_layer && producer.needs_key_frame() {
+            let (transport, count) = (producer.transport, producer.layers.len());
             if let Some(transport) = self.transports.at_mut(transport) {
                 transport.next_check.get_or_insert(now + CHECK_INTERVAL);
             }
-            self.choose_layers(now, stream.producer);
+            if count > 1 {
+                self.choose_layers(now, stream.producer);
+            }
         }
         Ok(())
     }

@@ -14,8 +14,11 @@
 //! | what receivers ask for again | `resend` |
 //! | what is due by the clock: repairs, key frames, silent layers | `upkeep` |
 //! | reports to senders and receivers | `reports` |
+//! | bandwidth: feedback, allocation, probes | `bandwidth` |
+//! | who speaks | `speakers` |
 //! | commands | `control` |
 
+mod bandwidth;
 pub mod command;
 mod consumer;
 mod control;
@@ -30,6 +33,7 @@ mod producer;
 mod reports;
 mod resend;
 mod room;
+mod speakers;
 mod staged;
 mod statistics;
 pub mod stats;
@@ -48,6 +52,7 @@ use rand::rngs::StdRng;
 use crate::discard::{Discard, Discards};
 use crate::ids::{ConsumerId, ProducerId, RoomId, TransportId};
 use crate::limits;
+use crate::media::allocation::{Allocator, Demand};
 use crate::media::history::History;
 use crate::packet::classify::{DatagramKind, classify};
 use crate::packet::extension::AbsSendTime;
@@ -108,6 +113,12 @@ pub struct Shard {
     timers: Timers<Transport>,
     /// Packets that receivers asked for again in this tick.
     resends: Vec<(Key<Consumer>, u16)>,
+    /// Transports whose estimator wants padding sent.
+    probes: Vec<Key<Transport>>,
+    allocator: Allocator,
+    /// Buffers that are used again.
+    demands: Vec<Demand>,
+    levels: Vec<(usize, u8)>,
     /// Consumers whose layer or reason may be other than was last told.
     changed: Vec<Key<Consumer>>,
     events: VecDeque<Event>,
@@ -158,6 +169,10 @@ impl Shard {
             staged: Staged::new(),
             timers: Timers::new(),
             resends: Vec::new(),
+            probes: Vec::with_capacity(64),
+            allocator: Allocator::new(),
+            demands: Vec::with_capacity(64),
+            levels: Vec::with_capacity(64),
             changed: Vec::with_capacity(64),
             events: VecDeque::with_capacity(64),
             discards: Discards::default(),
@@ -215,6 +230,7 @@ impl Shard {
         }
         self.flush_media(now, outbox);
         self.flush_resends(now, outbox);
+        self.flush_probes(now, outbox);
         self.tell_changes(now);
     }
 

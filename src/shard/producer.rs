@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, ProducerId, Ssrc};
 use crate::limits::{AUDIO_SEQUENCES, PENDING_PACKETS, RUN_SEGMENTS, VIDEO_SEQUENCES};
+use crate::media::allocation::Offer;
 use crate::media::history::{PacketNumber, SequenceIndex};
 use crate::media::key_frame::KeyFramePolicy;
 use crate::media::nack::NackList;
-use crate::media::report::Reception;
+use crate::media::report::{RateMeter, Reception};
 use crate::media::spec::{Codec, Feedback, Kind, ProducerSpec, SourceClass};
 use crate::media::timeline::Timeline;
 use crate::packet::extension::ExtensionMap;
@@ -23,6 +24,15 @@ use crate::shard::transport::Transport;
 /// A simulcast layer that is silent for so long has ended; 500 ms is the longest that a receiver may look
 /// at a still picture before it gets another layer, less the round trip of a key frame request.
 pub const LAYER_SILENCE: Duration = Duration::from_millis(350);
+
+/// Temporal layers that are told apart; a further one counts with the last.
+const TEMPORAL_LAYERS: usize = 3;
+
+/// What libwebrtc gives to the lowest, the two lower and all three temporal layers of a VP8 encoding.
+const TEMPORAL_SHARES: [u64; TEMPORAL_LAYERS] = [40, 60, 100];
+
+/// How often the layers' bitrates are taken.
+const OFFER_INTERVAL: Duration = Duration::from_millis(500);
 
 pub struct Producer {
     pub id: ProducerId,
@@ -40,6 +50,13 @@ pub struct Producer {
     pub feedback: Feedback,
     pub cname: String,
     pub paused: bool,
+    /// A microphone's index among the room's speakers.
+    pub audio_source: Option<usize>,
+    /// Not among the loudest: forwarded to nobody.
+    pub is_withheld: bool,
+    /// What its layers cost, measured while they arrive.
+    pub offer: Offer,
+    pub offered_at: Option<Instant>,
     /// Lowest quality first.
     pub layers: Vec<Layer>,
     pub consumers: Vec<Key<Consumer>>,
@@ -66,6 +83,8 @@ pub struct Layer {
     /// Who gets this layer, or waits for its next key frame.
     pub consumers: Vec<Key<Consumer>>,
     pub last_packet: Option<Instant>,
+    /// Bytes of each temporal layer.
+    pub temporal_rates: [RateMeter; TEMPORAL_LAYERS],
     pub frames: u64,
     pub key_frame_count: u64,
     pub max_bitrate_bps: Option<u32>,
@@ -77,6 +96,15 @@ pub struct Layer {
 impl Producer {
     pub fn new(spec: ProducerSpec, room: Key<Room>, peer: PeerId, transport: Key<Transport>) -> Self {
         let sequences = if spec.kind == Kind::Video { VIDEO_SEQUENCES } else { AUDIO_SEQUENCES };
+        let temporal_layers = spec.encodings.iter().map(|encoding| encoding.temporal_layers).max().unwrap_or(1);
+        let mut offer = Offer::new(spec.encodings.len() as u8, temporal_layers);
+        // Until it is measured, what its sender says that it will need at most.
+        for (at, encoding) in spec.encodings.iter().enumerate() {
+            for (temporal, percent) in TEMPORAL_SHARES.into_iter().enumerate() {
+                let bps = u64::from(encoding.max_bitrate_bps.unwrap_or(0)) * percent / 100;
+                offer.observe(at as u8, temporal as u8, bps);
+            }
+        }
         let layers = spec
             .encodings
             .into_iter()
@@ -92,6 +120,7 @@ impl Producer {
                 pending_since: None,
                 consumers: Vec::new(),
                 last_packet: None,
+                temporal_rates: Default::default(),
                 frames: 0,
                 key_frame_count: 0,
                 max_bitrate_bps: encoding.max_bitrate_bps,
@@ -116,6 +145,10 @@ impl Producer {
             feedback: spec.feedback,
             cname: spec.cname,
             paused: spec.paused,
+            audio_source: None,
+            is_withheld: false,
+            offer,
+            offered_at: None,
             layers,
             consumers: Vec::new(),
             paused_consumers: 0,
@@ -130,8 +163,7 @@ impl Producer {
         if self.layers.len() == 1 {
             return 1;
         }
-        let alive = |layer: &Layer| layer.last_packet.is_some_and(|at| now.duration_since(at) < LAYER_SILENCE);
-        self.layers.iter().enumerate().fold(0, |set, (at, layer)| set | u8::from(alive(layer)) << at)
+        self.layers.iter().enumerate().fold(0, |set, (at, layer)| set | u8::from(layer.is_fresh(now)) << at)
     }
 
     /// What to add to timestamps of layer `from` so that they continue those of layer `to`.
@@ -146,12 +178,40 @@ impl Producer {
         }
     }
 
+    /// Takes the bitrates of the layers that arrive, twice a second.
+    pub fn measure_offer(&mut self, now: Instant) {
+        if self.offered_at.is_some_and(|at| now.duration_since(at) < OFFER_INTERVAL) {
+            return;
+        }
+        // The first half second holds a key frame and little else.
+        if self.offered_at.replace(now).is_none() {
+            return;
+        }
+        let alive = self.alive(now);
+        for (at, layer) in self.layers.iter().enumerate() {
+            if alive & (1 << at) == 0 {
+                self.offer.stop(at as u8);
+                continue;
+            }
+            let mut sum = 0;
+            for (temporal, rate) in layer.temporal_rates.iter().enumerate() {
+                sum += rate.bitrate_bps(now);
+                self.offer.observe(at as u8, temporal as u8, sum);
+            }
+        }
+    }
+
     pub fn needs_key_frame(&self) -> bool {
         self.kind == Kind::Video
     }
 }
 
 impl Layer {
+    /// Whether packets came lately; a silent screen is none the worse for it.
+    pub fn is_fresh(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now.duration_since(at) < LAYER_SILENCE)
+    }
+
     /// A packet waits for its run. Returns whether it is the first to wait.
     #[inline]
     pub fn pend(&mut self, number: PacketNumber, now: Instant) -> bool {

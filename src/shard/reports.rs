@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::ids::Ssrc;
 use crate::limits::{RTCP_BYTES, TRANSPORT_CC_PER_REPORT};
 use crate::media::report::Report;
 use crate::packet::ntp::Ntp;
 use crate::packet::rtcp::{
-    DlrrReport, ReportBlock, SenderInfo, TransportCcHead, write_dlrr, write_receiver_report, write_sender_report,
-    write_source_description, write_transport_cc,
+    DlrrReport, ReportBlock, SenderInfo, TransportCcHead, write_dlrr, write_receiver_report, write_remb,
+    write_sender_report, write_source_description, write_transport_cc,
 };
 use crate::shard::Shard;
 use crate::shard::consumer::Consumer;
@@ -58,6 +59,7 @@ impl Shard {
         let has_media = !transport.producers.is_empty() || !transport.consumers.is_empty();
         transport.next_report = has_media.then(|| now + REPORT_INTERVAL);
         self.send_receiver_report(now, key);
+        self.send_uplink_limit(now, key);
         self.send_sender_reports(now, key);
     }
 
@@ -89,6 +91,21 @@ impl Shard {
             }
             Some(at)
         });
+    }
+
+    /// A room's cap on what each peer sends, in the one form that every browser obeys.
+    fn send_uplink_limit(&mut self, now: Instant, key: Key<Transport>) {
+        let Some(transport) = self.transports.at(key) else { return };
+        let Some(room) = self.rooms.at(transport.room) else { return };
+        let Some(limit_bps) = room.settings.uplink_bitrate_bps else { return };
+        let (mut ssrcs, mut count) = ([Ssrc::default(); BLOCKS], 0);
+        for (place, stream) in ssrcs.iter_mut().zip(transport.streams.iter().filter(|stream| !stream.is_rtx)) {
+            *place = stream.ssrc;
+            count += 1;
+        }
+        if count > 0 {
+            self.send_rtcp(now, key, |out| write_remb(out, REPORTER, u64::from(limit_bps), &ssrcs[..count]));
+        }
     }
 
     /// Sender reports with the names of their sources, as many in each datagram as fit.
@@ -152,7 +169,7 @@ fn copy(out: &mut [u8], bytes: &[u8]) -> Option<usize> {
     Some(bytes.len())
 }
 
-fn block_of(ssrc: crate::ids::Ssrc, report: &Report) -> ReportBlock {
+fn block_of(ssrc: Ssrc, report: &Report) -> ReportBlock {
     ReportBlock {
         ssrc,
         fraction_lost: report.fraction_lost,

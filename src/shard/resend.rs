@@ -11,6 +11,7 @@ use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, RESENDS_REMEMBERED};
 use crate::media::header::Departure;
 use crate::media::history::{History, Packet};
 use crate::media::rewriter::Rewrite;
+use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
 use crate::shard::consumer::{Consumer, Rtx};
 use crate::shard::outbox::Outbox;
@@ -67,10 +68,15 @@ impl Shard {
             abs_send_time: self.clock.abs_send_time(now),
             transport_sequence: transport.transport_sequence as u16,
         };
-        if rtx.header.has_transport_cc() {
-            transport.transport_sequence += 1;
-        }
         let len = rtx.write(packet, &rewrite, departure, slot, keys, &self.history);
+        let number = SeqNo(transport.transport_sequence as u16);
+        let is_numbered = rtx.header.has_transport_cc();
+        transport.transport_sequence += u64::from(is_numbered);
+        match &mut transport.estimator {
+            Some(estimator) if is_numbered => estimator.sent(number, len, now),
+            Some(estimator) => estimator.sent_unnumbered(len, now),
+            None => {}
+        }
         outbox.commit(len, len);
         consumer.rest.resent += 1;
         transport.sent.count(1, len, now);

@@ -94,7 +94,7 @@ fn transport_row(transport: &Transport, now: Instant) -> TransportStats {
         recv_bitrate_bps: transport.received.rate.bitrate_bps(now),
         send_bitrate_bps: transport.sent.rate.bitrate_bps(now),
         rtt_ms: transport.rtt.map(ms),
-        available_outgoing_bitrate_bps: None,
+        available_outgoing_bitrate_bps: transport.estimator.as_ref().map(|estimator| estimator.estimate_bps()),
     }
 }
 

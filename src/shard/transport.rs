@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, Ssrc, TransportId};
 use crate::limits::STREAMS_PER_TRANSPORT;
+use crate::media::bwe::Estimator;
 use crate::media::report::{Echo, RateMeter};
 use crate::media::transport_cc::ArrivalRecord;
 use crate::shard::command::{Direction, DtlsState, IceState};
@@ -41,6 +42,9 @@ pub struct Transport {
     pub consumers: Vec<Key<Consumer>>,
     /// By the SSRCs that they are sent under, retransmissions included: feedback names those.
     pub sent_ssrcs: HashMap<Ssrc, Key<Consumer>>,
+    /// What the downlink carries; begins with the first video consumer.
+    pub estimator: Option<Box<Estimator>>,
+    pub next_allocation: Option<Instant>,
     /// Sequence number of the next packet that carries one (transport-wide congestion control).
     pub transport_sequence: u64,
     /// Runs of this tick: index of the run, and whose copy of it.

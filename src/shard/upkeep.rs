@@ -28,7 +28,9 @@ impl Shard {
             return path.into_iter().flatten().min();
         }
         let arrivals = transport.arrivals.as_ref().and_then(|arrivals| arrivals.next_deadline());
-        let own = [arrivals, transport.next_report, transport.next_check];
+        let estimator = transport.estimator.as_ref();
+        let bandwidth = [estimator.and_then(|estimator| estimator.next_deadline()), transport.next_allocation];
+        let own = [arrivals, transport.next_report, transport.next_check].into_iter().chain(bandwidth);
         let producers = transport.producers.iter().filter_map(|producer| self.producers.at(*producer));
         let of_layers = producers.flat_map(|producer| {
             producer.layers.iter().filter(|layer| layer.ssrc.is_some()).flat_map(move |layer| {
@@ -47,6 +49,7 @@ impl Shard {
             self.send_transport_feedback(now, key);
             self.send_reports(now, key);
             self.check_layers(now, key);
+            self.keep_bandwidth(now, key);
         }
         self.arm(now, key);
     }
@@ -151,11 +154,15 @@ impl Shard {
         for at in 0..transport.producers.len() {
             let Some(producer_key) = self.transports.at(key).and_then(|t| t.producers.get(at).copied()) else { break };
             let Some(producer) = self.producers.at_mut(producer_key) else { continue };
+            if !producer.needs_key_frame() {
+                continue;
+            }
+            producer.measure_offer(now);
+            any_alive |= producer.layers.iter().any(|layer| layer.is_fresh(now));
             if producer.layers.len() == 1 {
                 continue;
             }
             let alive = producer.alive(now);
-            any_alive |= alive != 0;
             if std::mem::replace(&mut producer.was_alive, alive) != alive {
                 self.changed.extend(&producer.consumers);
                 self.choose_layers(now, producer_key);

@@ -165,7 +165,9 @@ impl Call {
             ssrc: encoding.rid.is_none().then_some(Ssrc(*encoding.ssrc)),
             rtx_ssrc: encoding.rtx.filter(|_| encoding.rid.is_none()).map(|ssrc| Ssrc(*ssrc)),
             rid: encoding.rid.map(|rid| rid.to_string()),
-            max_bitrate_bps: None,
+            max_bitrate_bps: encoding
+                .rid
+                .map(|_| (encoding.packets_per_frame * encoding.payload_bytes * 8 * 30) as u32),
             spatial_layers: 1,
             temporal_layers: source.temporal_layers,
             dtx: false,

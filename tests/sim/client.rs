@@ -145,6 +145,7 @@ impl Connection {
         self.rtc.add_remote_candidate(Candidate::host(server, "udp").expect("a candidate"));
         let fingerprint = Fingerprint { hash_func: "sha-256".into(), bytes: theirs.value.clone() };
         let mut direct = self.rtc.direct_api();
+        direct.enable_twcc_feedback();
         direct.set_ice_controlling(true);
         direct.set_remote_ice_credentials(IceCreds { ufrag, pass: password });
         direct.set_remote_fingerprint(fingerprint);

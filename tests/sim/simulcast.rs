@@ -18,7 +18,7 @@ fn of_a_simulcast_producer_the_best_layer_that_arrives_is_shown() {
     let (sender, viewer) = (call.join(), call.join());
     let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
     let (_, ssrc) = call.watch(viewer, camera);
-    call.run(3 * SECOND);
+    call.run(5 * SECOND);
     let shown = call.viewer(viewer, ssrc).shown();
     assert_eq!(shown.last().map(|shown| layer_of(shown.layer)), Some(2));
     call.viewer(viewer, ssrc).assert_continuous();
@@ -76,7 +76,7 @@ fn temporal_layers_fall_and_rise_without_a_key_frame() {
     let (sender, viewer) = (call.join(), call.join());
     let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
     let (consumer, ssrc) = call.watch(viewer, camera);
-    call.run(3 * SECOND);
+    call.run(8 * SECOND);
     let asked = call.key_frame_requests(sender);
     let mut rates = Vec::new();
     for temporal in [0, 1, 2] {

@@ -51,6 +51,11 @@ impl Offer {
         row.and_then(|row| row.get(layers.temporal as usize)).map_or(0, |bps| *bps as u64)
     }
 
+    /// Whether anything of it has arrived.
+    pub fn is_measured(&self) -> bool {
+        self.bps.iter().flatten().any(|bps| *bps > 0)
+    }
+
     /// The best that the producer said it would send.
     pub fn declared(&self) -> Layers {
         Layers { spatial: self.spatial_layers - 1, temporal: self.temporal_layers - 1 }

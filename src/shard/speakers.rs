@@ -1,0 +1,69 @@
+//! Who speaks in a room: which microphones are forwarded, who dominates, how loud everybody is.
+//!
+//! Levels are taken from header extensions as packets arrive; whoever is not among the loudest is not forwarded to
+//! anybody, which is decided once per packet and not once per receiver. When somebody begins to be heard, the
+//! numbering of each receiver goes on where it stood.
+
+use std::time::Instant;
+
+use crate::shard::Shard;
+use crate::shard::command::Event;
+use crate::shard::producer::Producer;
+use crate::shard::room::Room;
+use crate::shard::table::Key;
+
+impl Shard {
+    /// Takes the level of an audio packet; returns whether it is forwarded.
+    pub(super) fn hear(&mut self, now: Instant, key: Key<Producer>, level: Option<u8>) -> bool {
+        let Some(producer) = self.producers.at_mut(key) else { return false };
+        let Some(source) = producer.audio_source else { return true };
+        let room_key = producer.room;
+        let Some(room) = self.rooms.at_mut(room_key) else { return false };
+        if let Some(level) = level {
+            room.audio.receive(source, level, now);
+        }
+        let withheld = !room.audio.forwarded(source);
+        if withheld != producer.is_withheld {
+            producer.is_withheld = withheld;
+            // What follows is not the continuation of what was heard last.
+            if withheld {
+                for consumer in &producer.consumers {
+                    if let Some(consumer) = self.consumers.at_mut(*consumer) {
+                        consumer.selector.stop();
+                    }
+                }
+            }
+        }
+        self.keep_speakers(now, room_key);
+        !withheld
+    }
+
+    /// Tells who dominates and how loud everybody is, when it is time.
+    fn keep_speakers(&mut self, now: Instant, key: Key<Room>) {
+        let Some(room) = self.rooms.at_mut(key) else { return };
+        if room.audio.next_deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        let change = room.audio.poll(now);
+        let mut levels = std::mem::take(&mut self.levels);
+        if change.levels {
+            room.audio.levels(now, &mut levels);
+        }
+        let id = room.id;
+        if let Some(peer) = change.dominant.and_then(|source| self.speaker(key, source)) {
+            self.tell(Event::ActiveSpeaker { room: id, peer });
+        }
+        if change.levels {
+            let levels = levels.drain(..).filter_map(|(source, level)| Some((self.speaker(key, source)?, level)));
+            let levels = levels.collect();
+            self.tell(Event::AudioLevels { room: id, levels });
+        }
+        self.levels = levels;
+    }
+
+    fn speaker(&self, room: Key<Room>, source: usize) -> Option<crate::ids::PeerId> {
+        let producers = &self.rooms.at(room)?.producers;
+        let producers = producers.iter().filter_map(|key| self.producers.at(*key));
+        producers.filter(|producer| producer.audio_source == Some(source)).map(|producer| producer.peer).next()
+    }
+}
