@@ -12,6 +12,8 @@ use crate::schedule::Nanos;
 const OPENED_PER_SECOND: u64 = 50_000;
 /// At least one packet in so many is opened at any rate.
 const SAMPLE_MAX: u64 = 64;
+/// A wanted stream on which nothing came for this long is silent; the slowest microphone sends each 400 ms.
+const SILENCE: Nanos = 3_000_000_000;
 const LONGEST: Nanos = 60_000_000_000;
 
 pub struct Measures {
@@ -174,9 +176,10 @@ pub struct SecondStart {
 }
 
 impl StreamSum {
-    pub fn add(&mut self, stream: &Stream) {
+    pub fn add(&mut self, stream: &Stream, now: Nanos) {
+        let overdue = stream.wanted_since.is_some_and(|since| now > since + SILENCE);
         self.streams += 1;
-        self.silent += u64::from(!stream.has_started());
+        self.silent += u64::from(overdue && !stream.has_started());
         self.expected += stream.expected();
         let (sum, one) = (&mut self.counts, &stream.counts);
         sum.packets += one.packets;

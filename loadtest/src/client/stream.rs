@@ -27,6 +27,8 @@ pub struct Stream {
     pub last_report: Option<(u32, Nanos)>,
     pub has_key_frame: bool,
     pub opened: bool,
+    /// Since when packets should come; `None` while it is paused or its producer is gone.
+    pub wanted_since: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +70,7 @@ impl Stream {
             last_report: None,
             has_key_frame: false,
             opened: false,
+            wanted_since: None,
         }
     }
 

@@ -14,7 +14,11 @@ use tungstenite::{Message, WebSocket};
 const TEXTS_AT_ONCE: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub struct Wire(State);
+pub struct Wire {
+    state: State,
+    /// The owner knows that it is open.
+    announced: bool,
+}
 
 enum State {
     Opening(MidHandshake<ClientHandshake<TcpStream>>),
@@ -24,7 +28,7 @@ enum State {
 
 #[derive(Debug, Default)]
 pub struct Heard {
-    /// The handshake ended in this call.
+    /// The connection is open, said once.
     pub opened: bool,
     pub texts: Vec<String>,
     /// More may be waiting.
@@ -42,15 +46,15 @@ impl Wire {
         stream.set_nonblocking(true)?;
         let request = ClientRequestBuilder::new(format!("ws://{server}{path}").parse()?).with_sub_protocol(protocol);
         match tungstenite::client(request, stream) {
-            Ok((socket, _)) => Ok(Wire(State::Open(Box::new(socket)))),
-            Err(HandshakeError::Interrupted(middle)) => Ok(Wire(State::Opening(middle))),
+            Ok((socket, _)) => Ok(Wire { state: State::Open(Box::new(socket)), announced: false }),
+            Err(HandshakeError::Interrupted(middle)) => Ok(Wire { state: State::Opening(middle), announced: false }),
             Err(HandshakeError::Failure(error)) => Err(anyhow!("WebSocket refused: {error}")),
         }
     }
 
     /// The socket to watch.
     pub fn stream(&self) -> Option<&TcpStream> {
-        match &self.0 {
+        match &self.state {
             State::Opening(middle) => Some(middle.get_ref().get_ref()),
             State::Open(socket) => Some(socket.get_ref()),
             State::Closed => None,
@@ -60,15 +64,14 @@ impl Wire {
     /// Goes on with whatever the socket is ready for.
     pub fn receive(&mut self) -> Heard {
         let mut heard = Heard::default();
-        if let State::Opening(_) = self.0 {
-            let State::Opening(middle) = std::mem::replace(&mut self.0, State::Closed) else { unreachable!() };
+        if let State::Opening(_) = self.state {
+            let State::Opening(middle) = std::mem::replace(&mut self.state, State::Closed) else { unreachable!() };
             match middle.handshake() {
                 Ok((socket, _)) => {
-                    self.0 = State::Open(Box::new(socket));
-                    heard.opened = true;
+                    self.state = State::Open(Box::new(socket));
                 }
                 Err(HandshakeError::Interrupted(middle)) => {
-                    self.0 = State::Opening(middle);
+                    self.state = State::Opening(middle);
                     return heard;
                 }
                 Err(HandshakeError::Failure(error)) => {
@@ -77,13 +80,15 @@ impl Wire {
                 }
             }
         }
-        let State::Open(socket) = &mut self.0 else { return heard };
+        let State::Open(socket) = &mut self.state else { return heard };
+        // A quick server may have answered within `connect` already.
+        heard.opened = !std::mem::replace(&mut self.announced, true);
         while heard.texts.len() < TEXTS_AT_ONCE {
             match socket.read() {
                 Ok(Message::Text(text)) => heard.texts.push(text.as_str().to_owned()),
                 Ok(Message::Close(frame)) => {
                     heard.closed = Some(frame.map_or_else(|| "closed".into(), |frame| frame.to_string()));
-                    self.0 = State::Closed;
+                    self.state = State::Closed;
                     return heard;
                 }
                 Ok(_) => {}
@@ -93,7 +98,7 @@ impl Wire {
                 }
                 Err(error) => {
                     heard.closed = Some(error.to_string());
-                    self.0 = State::Closed;
+                    self.state = State::Closed;
                     return heard;
                 }
             }
@@ -104,7 +109,7 @@ impl Wire {
 
     /// Sends a text, or keeps it until the socket takes it.
     pub fn send(&mut self, text: String) {
-        if let State::Open(socket) = &mut self.0 {
+        if let State::Open(socket) = &mut self.state {
             // An error shows up at the next read.
             let _ = socket.write(Message::text(text));
             flush(socket);
@@ -112,11 +117,11 @@ impl Wire {
     }
 
     pub fn close(&mut self) {
-        if let State::Open(socket) = &mut self.0 {
+        if let State::Open(socket) = &mut self.state {
             let _ = socket.close(None);
             flush(socket);
         }
-        self.0 = State::Closed;
+        self.state = State::Closed;
     }
 }
 

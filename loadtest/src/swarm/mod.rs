@@ -236,8 +236,9 @@ impl Swarm {
                 }
             }
         }
+        let streams = self.stream_sum(self.clock.now());
         self.part();
-        self.outcome()
+        self.outcome(&streams)
     }
 
     fn perform(&mut self, due: Nanos, task: Task, now: Nanos, on_second: OnSecond<'_>) {
@@ -293,13 +294,13 @@ impl Swarm {
     }
 
     fn snapshot(&self, now: Nanos) -> Started {
-        Started { at: now, totals: self.measures.now, usages: self.usages(), streams: self.stream_sum() }
+        Started { at: now, totals: self.measures.now, usages: self.usages(), streams: self.stream_sum(now) }
     }
 
-    fn stream_sum(&self) -> StreamSum {
+    fn stream_sum(&self, now: Nanos) -> StreamSum {
         let mut sum = self.measures.gone;
         for stream in self.transports.iter().flatten().flat_map(|transport| transport.streams.iter()) {
-            sum.add(stream);
+            sum.add(stream, now);
         }
         sum
     }
@@ -324,8 +325,7 @@ impl Swarm {
         on_second(&second, self.phase, &self.measures.now);
     }
 
-    fn outcome(self) -> anyhow::Result<Outcome> {
-        let streams = self.stream_sum();
+    fn outcome(self, streams: &StreamSum) -> anyhow::Result<Outcome> {
         let (started, stopped) = self.started.zip(self.stopped).context("the run ended before its measurement")?;
         let span = |now: u64, then: u64| now - then;
         let (now, then) = (&stopped.totals, &started.totals);

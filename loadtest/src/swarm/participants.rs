@@ -182,7 +182,10 @@ impl Swarm {
                 Signal::Produced(source) => self.may_send(place, source),
                 Signal::Available(producer) => self.notice(place, producer),
                 Signal::Gone(producer) => {
-                    self.participants[place].watching.remove(&producer);
+                    let watching = self.participants[place].watching.remove(&producer);
+                    if let Some((_, ssrc)) = watching.and_then(|watching| watching.consumer) {
+                        self.expect_stream(place, ssrc, false);
+                    }
                 }
                 Signal::Consuming(consumer) => self.consuming(place, &consumer),
             }
@@ -307,10 +310,13 @@ impl Swarm {
                 self.say(place, |signaling, say| signaling.consume(id, layer, say));
             }
             (_, None) => {}
-            (Wish::Nothing, Some((consumer, _))) => self.say(place, |signaling, say| signaling.pause(&consumer, say)),
+            (Wish::Nothing, Some((consumer, ssrc))) => {
+                self.expect_stream(place, ssrc, false);
+                self.say(place, |signaling, say| signaling.pause(&consumer, say));
+            }
             (Wish::Watch(layer), Some((consumer, ssrc))) => {
                 if before == Wish::Nothing {
-                    self.rest_stream(place, ssrc);
+                    self.expect_stream(place, ssrc, true);
                 }
                 self.say(place, |signaling, say| {
                     if let Some(layer) = layer {
@@ -324,12 +330,15 @@ impl Swarm {
         }
     }
 
-    fn rest_stream(&mut self, place: usize, ssrc: u32) {
+    /// Packets of a stream are to come from here on, or none any more.
+    fn expect_stream(&mut self, place: usize, ssrc: u32, wanted: bool) {
+        let now = self.clock.now();
         let at = self.participants[place].transports[Direction::Receive as usize];
         if let Some(transport) = at.and_then(|at| self.transports[at].as_mut())
             && let Found::Media(stream) = transport.streams.find(ssrc)
         {
             stream.rest();
+            stream.wanted_since = wanted.then_some(now);
         }
     }
 
@@ -341,7 +350,8 @@ impl Swarm {
         else {
             return;
         };
-        let stream = Stream::new(consumer.ssrc, consumer.payload_type, consumer.class.is_video(), cadence);
+        let mut stream = Stream::new(consumer.ssrc, consumer.payload_type, consumer.class.is_video(), cadence);
+        stream.wanted_since = Some(self.clock.now());
         transport.streams.add(stream, consumer.rtx.map(|(ssrc, _)| ssrc));
         if transport.arrivals.extension.is_none() && consumer.transport_cc.is_some() {
             transport.arrivals.extension = consumer.transport_cc;
@@ -350,6 +360,7 @@ impl Swarm {
         let Some(watching) = participant.watching.get_mut(&consumer.producer) else { return };
         watching.consumer = Some((consumer.id.clone(), consumer.ssrc));
         if watching.wish == Wish::Nothing {
+            self.expect_stream(place, consumer.ssrc, false);
             self.say(place, |signaling, say| signaling.pause(&consumer.id, say));
         }
     }
@@ -401,7 +412,8 @@ impl Swarm {
                 let Transport { handshake, socket, streams, .. } = &mut transport;
                 handshake.close(|datagram| drop(socket.send(datagram)));
                 for stream in streams.iter() {
-                    self.measures.gone.add(stream);
+                    // Whoever leaves misses nothing.
+                    self.measures.gone.add(stream, 0);
                 }
             }
         }
