@@ -115,7 +115,8 @@ fn place(command: &Compare, number: u16) -> Place {
 }
 
 fn measure(scenario: &Scenario, kind: &Kind, place: Place, command: &Compare) -> anyhow::Result<Report> {
-    let running = kind.start(place).with_context(|| kind.name())?;
+    let mut running = kind.start(place).with_context(|| kind.name())?;
+    running.service.placement += &format!(", load on core {}", command.core);
     let before = sys::allowed_cores();
     sys::run_on_cores(&[command.core])?;
     let result = run::run(scenario, &running.service, command.load.receive_buffer).with_context(|| kind.name());
@@ -124,7 +125,8 @@ fn measure(scenario: &Scenario, kind: &Kind, place: Place, command: &Compare) ->
 }
 
 fn knee(scenario: &Scenario, kind: &Kind, place: Place, command: &Compare) -> anyhow::Result<f64> {
-    let running = kind.start(place).with_context(|| kind.name())?;
+    let mut running = kind.start(place).with_context(|| kind.name())?;
+    running.service.placement += &format!(", load on core {}", command.core);
     let before = sys::allowed_cores();
     sys::run_on_cores(&[command.core])?;
     let mut best = 0.0f64;

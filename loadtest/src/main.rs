@@ -22,7 +22,7 @@ fn main() {
 fn run_once(command: &Run) -> anyhow::Result<()> {
     let scenario = run::scenario(&command.load)?;
     run::pin(command.core)?;
-    let service = run::Service::found(&command.server);
+    let service = run::Service::found(&command.server, command.core);
     let (report, outcome) = run::run(&scenario, &service, command.load.receive_buffer)?;
     print!("{}", terminal::summary(&report));
     if let Some(base) = &command.load.out {

@@ -12,7 +12,7 @@ use crate::schedule::Nanos;
 const OPENED_PER_SECOND: u64 = 50_000;
 /// At least one packet in so many is opened at any rate.
 const SAMPLE_MAX: u64 = 64;
-/// A wanted stream on which nothing came for this long is silent; the slowest microphone sends each 400 ms.
+/// A picture on which nothing came for this long is silent.
 const SILENCE: Nanos = 3_000_000_000;
 const LONGEST: Nanos = 60_000_000_000;
 
@@ -69,7 +69,7 @@ pub struct Joins {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamSum {
     pub streams: u64,
-    /// Streams on which nothing ever came.
+    /// Pictures that were wanted and never came.
     pub silent: u64,
     pub expected: u64,
     pub counts: Counts,
@@ -177,7 +177,8 @@ pub struct SecondStart {
 
 impl StreamSum {
     pub fn add(&mut self, stream: &Stream, now: Nanos) {
-        let overdue = stream.wanted_since.is_some_and(|since| now > since + SILENCE);
+        // A server may forward the loudest speakers only, so only pictures are missed.
+        let overdue = stream.video && stream.wanted_since.is_some_and(|since| now > since + SILENCE);
         self.streams += 1;
         self.silent += u64::from(overdue && !stream.has_started());
         self.expected += stream.expected();

@@ -30,7 +30,7 @@ impl Bounds {
 pub fn command(command: &Ramp) -> anyhow::Result<()> {
     let scenario = run::scenario(&command.load)?;
     run::pin(command.core)?;
-    let service = Service::found(&command.server);
+    let service = Service::found(&command.server, command.core);
     let bounds = Bounds { p99_ms: command.p99_ms, loss: command.loss_percent / 100.0 };
     let mut last = None;
     let knee = search(command.from, |factor| {
@@ -64,7 +64,12 @@ pub fn line(factor: f64, report: &Report, good: bool) -> String {
         report.forward_ms.p99,
         report.cost.map_or(0.0, |cost| cost.cores),
         report.generator.cores,
-        if good { "good" } else { "too much" }
+        match (good, report.generator.is_late()) {
+            (true, false) => "good",
+            (true, true) => "good, though the load test was late",
+            (false, false) => "too much",
+            (false, true) => "too much, perhaps for the load test itself",
+        }
     )
 }
 

@@ -20,10 +20,13 @@ pub struct Service {
     pub address: SocketAddr,
     pub speaks: Speaks,
     pub watched: Watched,
+    /// Which cores it and the load run on, in words.
+    pub placement: String,
 }
 
 impl Service {
-    pub fn found(server: &Server) -> Service {
+    /// A server that somebody else started; the load runs on `core`, where one is named.
+    pub fn found(server: &Server, core: Option<usize>) -> Service {
         let watched = match server.server_pid {
             Some(pid) => Watched::tree(pid),
             None => Watched::listening_on(server.server).unwrap_or_default(),
@@ -32,7 +35,8 @@ impl Service {
             Speaks::Protoo => "server".to_owned(),
             Speaks::Janus => "janus".to_owned(),
         };
-        Service { name, address: server.server, speaks: server.speaks, watched }
+        let placement = core.map_or("load on any core".to_owned(), |core| format!("load on core {core}"));
+        Service { name, address: server.server, speaks: server.speaks, watched, placement }
     }
 
     fn protocol(&self) -> Protocol {
@@ -112,7 +116,7 @@ pub fn run(scenario: &Scenario, service: &Service, receive_buffer: u32) -> anyho
     if live {
         eprint!("\r\x1b[K");
     }
-    let report = Report::new(&service.name, &service.address.to_string(), scenario, &outcome);
+    let report = Report::new(service, scenario, &outcome);
     Ok((report, outcome))
 }
 

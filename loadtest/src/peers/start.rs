@@ -87,6 +87,7 @@ impl Kind {
         sys::run_on_cores(&before)?;
         let mut running = started?;
         running.service.name = self.name();
+        running.service.placement = format!("one server worker on core {}", place.core);
         Ok(running)
     }
 }
@@ -113,6 +114,8 @@ fn ringside(program: &Path, place: Place) -> anyhow::Result<Running> {
         .args(["--workers", "1", "--listen", "127.0.0.1", "--announced-ip", "127.0.0.1"])
         .args(["--port", &place.tcp_port.to_string()])
         .args(["--rtc-min-port", &place.udp_first.to_string(), "--rtc-max-port", &place.udp_last.to_string()])
+        // The others have no admission: a full core is what is looked for.
+        .args(["--max-peers-per-room", "1000", "--busy-limit-percent", "100", "--latency-limit-ms", "10000"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -214,7 +217,8 @@ fn listening(
         ensure!(Instant::now() < deadline, "nothing listens on {address} after {START_TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(Running { service: Service { name: String::new(), address, speaks, watched }, child, folder })
+    let service = Service { name: String::new(), address, speaks, watched, placement: String::new() };
+    Ok(Running { service, child, folder })
 }
 
 fn lines_of(child: &mut Child) -> anyhow::Result<mpsc::Receiver<String>> {

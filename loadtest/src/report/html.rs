@@ -39,7 +39,7 @@ pub fn page(reports: &[Report]) -> String {
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c1917}\
     table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .9rem .25rem 0;text-align:right;border-bottom:1px solid #e7e5e4}\
     td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;max-width:760px}text{font:12px system-ui,sans-serif;fill:#57534e}\
-    .grid{stroke:#e7e5e4}.doubt{color:#b91c1c}h2{margin-top:2rem}";
+    .grid{stroke:#e7e5e4}pre{white-space:pre-wrap}.doubt{color:#b91c1c}h2{margin-top:2rem}";
 
 fn table(reports: &[Report]) -> String {
     type Column = (&'static str, fn(&Report) -> String);
@@ -80,13 +80,17 @@ fn one_run(report: &Report) -> String {
     let line = |value: fn(&crate::measure::Second) -> f64| {
         report.timeline.iter().map(|second| (second.at_s, value(second))).collect::<Vec<_>>()
     };
+    let measured = |value: fn(&crate::measure::Second) -> f64| {
+        let seconds = report.timeline.iter().filter(|second| second.measured);
+        seconds.map(|second| (second.at_s, value(second))).collect::<Vec<_>>()
+    };
     out.push_str("<p>Packets per second, from the server and to it</p>");
     out.push_str(&lines(&[
         ("from the server", line(|s| s.received_packets as f64)),
         ("to the server", line(|s| s.sent_packets as f64)),
     ]));
     out.push_str("<p>Forwarding latency, ms</p>");
-    out.push_str(&lines(&[("p99", line(|s| s.p99_ms)), ("p50", line(|s| s.p50_ms))]));
+    out.push_str(&lines(&[("p99", measured(|s| s.p99_ms)), ("p50", measured(|s| s.p50_ms))]));
     if report.cost.is_some() {
         out.push_str("<p>Cores in use</p>");
         out.push_str(&lines(&[("server", line(|s| s.server_cores)), ("load test", line(|s| s.own_cores))]));
@@ -107,13 +111,14 @@ fn machine(report: &Report) -> String {
     let machine = &report.machine;
     let settings = serde_json::to_string_pretty(&report.scenario).unwrap_or_default();
     format!(
-        "<h2>Machine and scenario</h2><p>{}, {} cores for the load test, {:.1} GiB; Linux {}; {}. SRTP {}.</p><pre>{}</pre>",
+        "<h2>Machine and scenario</h2><p>{}, {} cores, {:.1} GiB; Linux {}; {}. SRTP {}; {}.</p><pre>{}</pre>",
         escaped(&machine.cpu),
         machine.cores,
         machine.memory_bytes as f64 / f64::from(1 << 30),
         escaped(&machine.kernel),
         escaped(&machine.system),
         escaped(&report.srtp_profile),
+        escaped(&report.placement),
         escaped(&settings)
     )
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::Second;
 use crate::proc::Machine;
+use crate::run::Service;
 use crate::scenario::Scenario;
 use crate::swarm::Outcome;
 
@@ -25,6 +26,8 @@ pub struct Report {
     /// Name of the server, as "ringside" or "mediasoup 3.27.1".
     pub server: String,
     pub address: String,
+    /// Which cores the server and the load ran on.
+    pub placement: String,
     pub scenario: Scenario,
     pub machine: Machine,
     pub started_unix_s: u64,
@@ -55,7 +58,7 @@ pub struct Rate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Quality {
     pub streams: u64,
-    /// Streams on which nothing ever came.
+    /// Pictures that were wanted and never came.
     pub silent_streams: u64,
     pub expected_packets: u64,
     pub lost_packets: u64,
@@ -125,7 +128,7 @@ pub struct Generator {
 }
 
 impl Report {
-    pub fn new(server: &str, address: &str, scenario: &Scenario, outcome: &Outcome) -> Report {
+    pub fn new(service: &Service, scenario: &Scenario, outcome: &Outcome) -> Report {
         let (totals, streams, seconds) = (&outcome.totals, &outcome.streams, outcome.seconds);
         let rate = |packets: u64, bytes: u64| Rate {
             packets,
@@ -137,8 +140,9 @@ impl Report {
         let started = outcome.clock.real_start().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Report {
             format: FORMAT,
-            server: server.to_owned(),
-            address: address.to_owned(),
+            server: service.name.clone(),
+            address: service.address.to_string(),
+            placement: service.placement.clone(),
             scenario: scenario.clone(),
             machine: Machine::this(),
             started_unix_s: started,
@@ -219,19 +223,27 @@ impl Report {
     /// Why a run should not be believed, if there is a reason.
     pub fn doubts(&self) -> Vec<String> {
         let mut doubts = self.errors.clone();
-        if self.generator.lag_ms.p99 > 2.0 {
+        if self.generator.is_late() {
             doubts.push(format!(
                 "the load test was late itself (p99 {:.1} ms): give it a core of its own or less load",
                 self.generator.lag_ms.p99
             ));
         }
         if self.quality.silent_streams > 0 {
-            doubts.push(format!("{} streams never brought a packet", self.quality.silent_streams));
+            doubts.push(format!("{} pictures never came", self.quality.silent_streams));
         }
         if self.quality.forged > 0 {
             doubts.push(format!("{} packets did not authenticate", self.quality.forged));
         }
         doubts
+    }
+}
+
+impl Generator {
+    /// Whether latencies tell more of the load test than of the server.
+    pub fn is_late(&self) -> bool {
+        const LATE_MS: f64 = 2.0;
+        self.lag_ms.p99 > LATE_MS
     }
 }
 
@@ -276,6 +288,7 @@ pub(crate) mod tests {
             format: FORMAT,
             server: "ringside".into(),
             address: "127.0.0.1:8100".into(),
+            placement: "server on core 0, load on core 1".into(),
             scenario,
             machine: Machine { cpu: "a processor".into(), cores: 2, ..Machine::default() },
             started_unix_s: 1_700_000_000,

@@ -38,8 +38,14 @@ pub fn summary(report: &Report) -> String {
     let q = &report.quality;
     let _ = writeln!(
         text,
-        "{}  {} rooms x {} participants, {:.0} s, {}, {}",
-        scenario.name, scenario.rooms, scenario.participants, report.seconds, report.server, report.srtp_profile
+        "{}  {} rooms x {} participants, {:.0} s, {}, {}, {}",
+        scenario.name,
+        scenario.rooms,
+        scenario.participants,
+        report.seconds,
+        report.server,
+        report.srtp_profile,
+        report.placement
     );
     let _ = writeln!(
         text,
