@@ -114,6 +114,10 @@ impl Hub {
     /// Lets a connection into a room. What it is to be told waits in the queue.
     pub fn connect(&self, hello: Hello) -> Result<Connection, Failure> {
         let mut state = self.lock();
+        if state.is_behind() {
+            state.control.counters.error(ErrorCode::Overloaded);
+            return Err(Failure::new(ErrorCode::Overloaded, "a worker is behind with closing what others left"));
+        }
         state.last += 1;
         let id = ConnectionId(state.last);
         let (sink, connection) = outgoing::connection(id);
@@ -343,13 +347,17 @@ impl State {
         }
     }
 
+    /// Commands that must not be lost wait: whoever comes and goes would make it more of them.
+    fn is_behind(&self) -> bool {
+        self.workers.iter().any(|worker| !worker.backlog.is_empty())
+    }
+
     fn flush_backlogs(&mut self) {
         self.workers.iter_mut().for_each(Link::flush);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let waits = self.workers.iter().any(|worker| !worker.backlog.is_empty());
-        let retry = waits.then(|| Instant::now() + BACKLOG_RETRY);
+        let retry = self.is_behind().then(|| Instant::now() + BACKLOG_RETRY);
         self.control.next_deadline().into_iter().chain(retry).min()
     }
 }

@@ -84,6 +84,8 @@ fn a_full_queue_refuses_requests_and_loses_no_closing() {
     assert_eq!(ada.refused("create-transport", json!({"direction": "recv"})), "overloaded");
     ada.request("close-transport", json!({"transportId": transport}));
     assert!(!running.commands().iter().any(|command| matches!(command, Command::CloseTransport { .. })));
+    let refused = Framing::Protoo.try_enter(running.address, "study", &[]).map(drop).unwrap_err();
+    assert_eq!(refused, "1013 overloaded");
     running.worker.full.store(false, Ordering::Relaxed);
     running.waits_for_command(|command| matches!(command, Command::CloseTransport { .. }));
     ada.request("create-transport", json!({"direction": "recv"}));
