@@ -99,8 +99,8 @@ impl LossLimit {
         }
         candidates[FACTORS.len()] = delivered_bps.map_or(current, |bps| bps.min(current));
         candidates[FACTORS.len() + 1] = delay_bps;
-        let score = |bps: &f64| self.likelihood(*bps, mean_loss);
-        let best = candidates.into_iter().max_by(|a, b| score(a).total_cmp(&score(b))).unwrap_or(current);
+        let scored = candidates.map(|bps| (self.likelihood(bps, mean_loss), bps));
+        let best = scored.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or(current, |(_, bps)| bps);
         let mut limit = best;
         if limit > current {
             // Grow no faster than the path proves, and not out of a single lucky quarter of a second.
