@@ -126,7 +126,8 @@ impl Allocator {
     }
 
     /// Decides for all consumers of one transport. `estimate_bps` of `None` is no limit (a peer without any
-    /// congestion feedback). The order of `demands` decides between equals, so keep it from call to call.
+    /// congestion feedback). Call it when the estimate changed noteworthily, when a demand changed, and about once
+    /// a second while somebody could be raised, for patience ends by itself. The order of `demands` decides between equals, so keep it from call to call.
     pub fn allocate(&mut self, estimate_bps: Option<u64>, now: Instant, demands: &mut [Demand]) -> Allocated {
         let mut budget = Budget::new(estimate_bps);
         for demand in demands.iter_mut() {

@@ -48,6 +48,9 @@ const FEEDBACK_MISSING_FACTOR: f64 = 0.8;
 /// A change of the estimate smaller than this share is not worth a new allocation.
 const NOTEWORTHY_PERCENT: u64 = 5;
 
+/// Audio that is counted with the next numbered packet: two hundred ms of five speakers.
+const UNNUMBERED_MOST: u16 = 6_000;
+
 const RTT_DEFAULT_US: u64 = 100_000;
 const RTT_MAX: Duration = Duration::from_secs(2);
 
@@ -134,7 +137,7 @@ impl Estimator {
     pub fn sent_unnumbered(&mut self, bytes: usize, now: Instant) {
         let bytes = bytes.min(u16::MAX as usize) as u16;
         // Peers without transport-cc send no numbers at all: what waits must not swell the first one.
-        self.unnumbered = self.unnumbered.saturating_add(bytes).min(4 * bytes.max(500));
+        self.unnumbered = self.unnumbered.saturating_add(bytes).min(UNNUMBERED_MOST);
         let now_us = self.micros(now);
         self.count(bytes, now, now_us);
     }
@@ -149,7 +152,7 @@ impl Estimator {
     /// Transport-cc feedback. Numbers that were never sent, or were told before, are ignored.
     pub fn feedback(&mut self, feedback: &TransportCc<'_>, now: Instant) {
         let now_us = self.micros(now);
-        let reference_us = self.references.unwrap(feedback.reference) as i64 * 64_000;
+        let reference_us = (self.references.unwrap(feedback.reference) as i64).saturating_mul(64_000);
         let (mut packets, mut found, mut bytes, mut newest_sent_us) = (0, 0, 0, None);
         for (number, since_reference_us) in feedback.arrivals() {
             let Some((packet, was_lost)) = self.sent.arrived(number, now_us) else { continue };

@@ -256,6 +256,16 @@ fn random_lies_stay_within_bounds() {
 }
 
 #[test]
+fn a_reference_time_that_leaps_for_ever_is_no_panic() {
+    let mut hours = 0;
+    let estimator = lied_to(|_, number| {
+        hours += 134 * 3600 * 1_000_000;
+        Some((number.wrapping_sub(8), vec![Some(hours); 8]))
+    });
+    assert!(estimator.estimate_bps() <= 1_000_000, "{}", estimator.estimate_bps());
+}
+
+#[test]
 fn without_transport_cc_the_receivers_maximum_is_the_estimate_and_loss_lowers_it() {
     let mut estimator = Estimator::new(Instant::now());
     assert_eq!(estimator.estimate_bps(), START_BPS);
