@@ -4,7 +4,7 @@
 //! refused is asked for before the first worker runs, so that a mistake leaves nothing behind.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let announced = config.announced_addresses()?;
     host::io_uring_permission()?;
     let server = Server::bind(config.signaling(announced.clone()))?;
-    let sockets = media_sockets(config, config.worker_count(cores.len()))?;
+    let listen = media_address(config.rtc_listen_ip, &announced);
+    let sockets = media_sockets(config, listen, config.worker_count(cores.len()))?;
     let Fleet { workers, handles, links, events, exits } = Fleet::start(config, &cores, sockets)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let mut watch = {
@@ -92,11 +93,21 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A browser takes an answer only from the address that it sent to. A socket on all addresses answers from
+/// whichever the route prefers, which is another one when the browser runs on this machine or this machine has
+/// several: where the announced address is our own, media is received on just that one.
+fn media_address(listen: IpAddr, announced: &[IpAddr]) -> IpAddr {
+    match announced {
+        [only] if listen.is_unspecified() && UdpSocket::bind((*only, 0)).is_ok() => *only,
+        _ => listen,
+    }
+}
+
 /// Each worker's sockets, one for each port of its slice.
-fn media_sockets(config: &Config, workers: usize) -> Result<Vec<Vec<Socket>>, BindError> {
+fn media_sockets(config: &Config, listen: IpAddr, workers: usize) -> Result<Vec<Vec<Socket>>, BindError> {
     // An IPv6 socket on :: serves IPv4 too, under mapped addresses.
-    let options = SocketOptions { only_v6: !config.rtc_listen_ip.is_unspecified(), ..SocketOptions::default() };
-    let bind = |port: u16| Socket::bind(SocketAddr::new(config.rtc_listen_ip, port), options);
+    let options = SocketOptions { only_v6: !listen.is_unspecified(), ..SocketOptions::default() };
+    let bind = |port: u16| Socket::bind(SocketAddr::new(listen, port), options);
     (0..workers).map(|worker| config.worker_ports(worker).map(bind).collect()).collect()
 }
 
@@ -265,6 +276,17 @@ mod tests {
         let failure = Failure::WorkerDied(obituary(&exit, 2));
         assert_eq!(failure.to_string(), "worker 1/2 on core 3 died: panicked: index out of bounds");
         assert_eq!(failure.exit_code(), 1);
+    }
+
+    #[test]
+    fn answers_come_from_the_address_that_browsers_are_told() {
+        let (all, own): (IpAddr, IpAddr) = ([0, 0, 0, 0].into(), [127, 0, 0, 1].into());
+        // RFC 5737: no machine has it; a translator in front of this one does.
+        let translated: IpAddr = [203, 0, 113, 7].into();
+        assert_eq!(media_address(all, &[own]), own);
+        assert_eq!(media_address(all, &[translated]), all);
+        assert_eq!(media_address(all, &[own, translated]), all, "one socket serves both");
+        assert_eq!(media_address(own, &[translated]), own, "what the operator chose stands");
     }
 
     #[test]

@@ -17,7 +17,8 @@ const PEOPLE = {
 let server, browser;
 
 before(async () => {
-  [server, browser] = await Promise.all([startServer(), Chromium.launch()]);
+  server = await startServer();
+  browser = await Chromium.launch();
 });
 
 after(() => Promise.all([browser?.close(), server?.stop()]));

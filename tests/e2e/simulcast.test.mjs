@@ -30,7 +30,9 @@ let server, pages, browser, relay;
 const tabs = {};
 
 before(async () => {
-  [server, pages, browser] = await Promise.all([startServer({ workers: 1 }), servePages(['protoo']), Chromium.launch()]);
+  server = await startServer({ workers: 1 });
+  pages = await servePages(['protoo']);
+  browser = await Chromium.launch();
   relay = await startRelay(server.ports.min);
   tabs.sender = await enter('sender');
   await tabs.sender.evaluate((camera) => participant.sendCamera(camera), CAMERA);

@@ -39,6 +39,14 @@ export async function startServer({ workers = 2, args = [], env = {}, like } = {
   let log = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (log = (log + chunk).slice(-8000)));
   const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
+  // A test run that is interrupted leaves no server behind.
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill);
+  let stopping = false;
+  ended.then((code) => {
+    process.off('exit', kill);
+    if (!stopping) console.error(`the server ended by itself with ${code}:\n${log}`);
+  });
   const url = `http://127.0.0.1:${port}`;
   await Promise.race([
     healthy(url),
@@ -52,6 +60,7 @@ export async function startServer({ workers = 2, args = [], env = {}, like } = {
     ports: { min, max },
     log: () => log,
     async stop() {
+      stopping = true;
       front?.close();
       child.kill('SIGTERM');
       const timer = setTimeout(() => child.kill('SIGKILL'), 8000);
