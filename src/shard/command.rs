@@ -167,7 +167,8 @@ pub enum Event {
         ice: IceState,
         dtls: DtlsState,
     },
-    /// The peer went away by itself: DTLS close_notify, or no consent for 30 s.
+    /// The peer said goodbye on the transport itself (DTLS close_notify). A peer whose consent ran out is
+    /// `Disconnected` and may come back by an ICE restart.
     TransportClosed {
         transport: TransportId,
     },

@@ -85,7 +85,8 @@ impl Shard {
         let mut buffer = [0; DATAGRAM_BYTES];
         let mut is_closed = false;
         let Some(transport) = self.transports.at_mut(key) else { return };
-        let Some(destination) = transport.destination else { return };
+        // Without a path there is nobody to hear; what the handshake has to say is asked for again when there is.
+        let Some(destination) = transport.destination else { return self.tell_state(key) };
         while let Some(output) = transport.dtls.poll(&mut buffer) {
             match output {
                 Output::Datagram(bytes) => match self.staged.slot() {
