@@ -216,14 +216,15 @@ impl DelayTrend {
     }
 
     fn compare(&mut self, previous: Group, group: Group) {
-        let sent_us = (group.last_sent_us - previous.last_sent_us) as i64;
+        let sent_us = group.last_sent_us as i64 - previous.last_sent_us as i64;
         let arrived_us = group.last_arrival_us as i64 - previous.last_arrival_us as i64;
         let told_us = group.told_us as i64 - previous.told_us as i64;
         if (arrived_us - told_us).abs() >= JUMP_US {
             *self = DelayTrend { threshold: self.threshold, ..DelayTrend::new() };
             return;
         }
-        if arrived_us < 0 {
+        // A packet that came late is told of late: the group that it begins may lie within the one before.
+        if arrived_us < 0 || sent_us < 0 {
             self.reordered += 1;
             if self.reordered >= REORDERED_RESET {
                 *self = DelayTrend { threshold: self.threshold, ..DelayTrend::new() };
