@@ -34,6 +34,8 @@ pub struct NackList {
     /// The earliest of all `due_ms`.
     next_ms: u32,
     tolerance_ms: u32,
+    /// From the first request to the answer, where one came: the round trip of a path on which nobody reports.
+    answer_ms: Option<u32>,
     key_frame_wanted: bool,
     requests: u64,
     packets_asked: u64,
@@ -45,6 +47,8 @@ struct Missing {
     sequence: u32,
     since_ms: u32,
     due_ms: u32,
+    /// When it was first asked for, once `tries` is not zero.
+    asked_ms: u32,
     tries: u8,
 }
 
@@ -96,7 +100,7 @@ impl NackList {
         }
         self.next_ms = self.next_ms.min(due_ms);
         for lost in newest + 1..sequence {
-            self.missing.push_back(Missing { sequence: lost as u32, since_ms, due_ms, tries: 0 });
+            self.missing.push_back(Missing { sequence: lost as u32, since_ms, due_ms, asked_ms: 0, tries: 0 });
         }
     }
 
@@ -106,6 +110,9 @@ impl NackList {
         let Some(found) = self.missing.get(at).copied().filter(|m| m.sequence == sequence) else { return };
         self.missing.remove(at);
         let took_ms = self.millis(now) - found.since_ms;
+        if repaired && found.tries > 0 {
+            self.answered(self.millis(now) - found.asked_ms);
+        }
         if repaired {
             // True loss: lean back towards asking early.
             self.tolerance_ms = (self.tolerance_ms - 1).max(TOLERANCE_MS);
@@ -115,8 +122,18 @@ impl NackList {
         }
     }
 
+    /// An answer came so long after the first request for it. Never less than a round trip; more where a request or
+    /// an answer was lost, and then the next ones pull it down again.
+    fn answered(&mut self, took_ms: u32) {
+        self.answer_ms = Some(match self.answer_ms {
+            Some(known) if took_ms >= known => known + (took_ms - known) / 8,
+            _ => took_ms,
+        });
+    }
+
     /// Yields every packet that is to be asked for at `now`, oldest first, and counts the attempt. `rtt`
-    /// is the path's round-trip time where one is known; retries are that far apart.
+    /// is the path's round-trip time where one is known; else what answers took is taken for it. Retries are that
+    /// far apart.
     pub fn due(&mut self, now: Instant, rtt: Option<Duration>, mut ask: impl FnMut(u16)) {
         if self.missing.is_empty() {
             return;
@@ -125,7 +142,8 @@ impl NackList {
         if now_ms < self.next_ms {
             return;
         }
-        let rtt_ms = rtt.map_or(RTT_DEFAULT_MS, |rtt| rtt.as_millis().min(RETRY_MAX_MS as u128) as u32);
+        let reported_ms = rtt.map(|rtt| rtt.as_millis().min(RETRY_MAX_MS as u128) as u32);
+        let rtt_ms = reported_ms.or(self.answer_ms).unwrap_or(RTT_DEFAULT_MS);
         // A resend is paced and takes its turn in the sender's queue: some slack over the bare RTT.
         let retry_ms = (rtt_ms + TOLERANCE_MS).clamp(RETRY_MIN_MS, RETRY_MAX_MS);
         let (mut asked, mut next_ms, mut given_up) = (0, u32::MAX, false);
@@ -134,6 +152,9 @@ impl NackList {
                 if m.tries >= NACK_RETRIES {
                     given_up = true;
                     return false;
+                }
+                if m.tries == 0 {
+                    m.asked_ms = now_ms;
                 }
                 m.tries += 1;
                 m.due_ms = now_ms + retry_ms;
@@ -244,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn retries_follow_the_time_that_answers_took_where_nobody_reports_a_round_trip() {
+        let mut stream = Stream::new();
+        let mut lose = |at_ms: u32, number: u64, took_ms: u32| {
+            stream.receive(at_ms, number - 1);
+            stream.receive(at_ms, number + 1);
+            assert_eq!(stream.asked(at_ms + 10, None), [number as u16]);
+            let retry = (at_ms + 11..).find(|ms| !stream.asked(*ms, None).is_empty()).unwrap() - at_ms - 10;
+            stream.list.receive(number, stream.start + MS * (at_ms + 10 + took_ms), true);
+            retry
+        };
+        assert_eq!(lose(0, 2, 25), 110);
+        assert_eq!(lose(1000, 5, 400), 35);
+        assert_eq!(lose(3000, 8, 400), 81, "one slow answer counts little");
+        let last = (0..30).map(|n| lose(5000 + 2000 * n, 11 + 3 * u64::from(n), 400)).last();
+        assert!(last.is_some_and(|retry| retry > 380), "many count: {last:?}");
+    }
+
+    #[test]
     fn swapped_packets_are_not_asked_for() {
         let mut stream = Stream::new();
         for n in 0..200u32 {
@@ -321,6 +360,6 @@ mod tests {
 
     #[test]
     fn a_list_that_is_not_needed_is_small() {
-        assert!(size_of::<NackList>() <= 112, "{}", size_of::<NackList>());
+        assert!(size_of::<NackList>() <= 120, "{}", size_of::<NackList>());
     }
 }
