@@ -19,6 +19,9 @@ use crate::source::{Medium, Source};
 use crate::viewer::Viewer;
 
 pub const ROOM: RoomId = RoomId(1);
+/// How often a viewer looks whether its picture moves.
+const LOOK: Duration = Duration::from_millis(200);
+const STUCK: Duration = Duration::from_secs(1);
 const SERVER: &str = "10.0.0.1:10000";
 
 pub struct Call {
@@ -130,6 +133,14 @@ impl Call {
         let send = self.connect(peer, Direction::Send);
         let recv = self.connect(peer, Direction::Recv);
         self.clients.push(Client { peer, send, recv });
+        self.clients.len() - 1
+    }
+
+    /// A peer that only receives.
+    pub fn join_to_watch(&mut self) -> usize {
+        let peer = PeerId(self.id());
+        let recv = self.connect(peer, Direction::Recv);
+        self.clients.push(Client { peer, send: recv, recv });
         self.clients.len() - 1
     }
 
@@ -281,6 +292,32 @@ impl Call {
 
     pub fn viewer(&self, client: usize, ssrc: u32) -> &Viewer {
         &self.connections[self.clients[client].recv].viewers[&ssrc]
+    }
+
+    /// Lets the call go on with viewers who ask for key frames as browsers do: every 200 ms until the first picture, and
+    /// once the picture has stood for a second. (The stack asks five times for a packet and then gives it up in silence;
+    /// Chromium asks ten times.)
+    pub fn run_watched(&mut self, duration: Duration, eyes: &[(usize, u32)]) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.run(LOOK.min(end - self.now));
+            for (client, ssrc) in eyes {
+                let last = self.viewer(*client, *ssrc).last_shown();
+                if last.is_none_or(|at| self.now - at > STUCK) {
+                    let now = self.now;
+                    self.connections[self.clients[*client].recv].request_key_frame(now, *ssrc);
+                }
+            }
+            self.flush();
+        }
+    }
+
+    /// The links of a client's connections, of both directions.
+    pub fn set_links(&mut self, client: usize, up: Link, down: Link) {
+        for connection in [self.clients[client].send, self.clients[client].recv] {
+            self.up[connection] = up;
+            self.down[connection] = down;
+        }
     }
 
     pub fn source(&mut self, client: usize) -> &mut Source {

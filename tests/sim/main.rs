@@ -2,8 +2,12 @@
 
 mod call;
 mod client;
+mod congestion;
 mod forwarding;
 mod network;
+mod networks;
 mod simulcast;
 mod source;
+mod storms;
 mod viewer;
+mod voices;

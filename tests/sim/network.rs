@@ -16,6 +16,8 @@ pub struct Link {
     pub jitter: Duration,
     /// Share of datagrams that are lost, 0 to 1.
     pub loss: f64,
+    /// How long everything is lost once loss begins, on average (Gilbert's model); zero: each by its own fate.
+    pub burst: Duration,
     /// Share that arrives twice.
     pub duplication: f64,
     /// Bits per second that fit through, with a queue of 300 ms in front; `None` is no limit.
@@ -24,7 +26,14 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Link { delay: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0.0, duplication: 0.0, rate_bps: None }
+        Link {
+            delay: Duration::from_millis(10),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            burst: Duration::ZERO,
+            duplication: 0.0,
+            rate_bps: None,
+        }
     }
 }
 
@@ -44,9 +53,14 @@ pub struct Network {
     rng: StdRng,
 }
 
-/// When a limited link is free again.
+/// When a limited link is free again, and whether it loses a burst.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Busy(Option<Instant>);
+pub struct Busy {
+    free: Option<Instant>,
+    in_burst: bool,
+    /// When the burst, or the calm between two, ends.
+    turns: Option<Instant>,
+}
 
 impl Network {
     pub fn new(seed: u64) -> Self {
@@ -54,17 +68,17 @@ impl Network {
     }
 
     pub fn send(&mut self, now: Instant, link: Link, busy: &mut Busy, flight: Flight) {
-        if self.rng.random::<f64>() < link.loss {
+        if self.loses(now, link, busy) {
             return;
         }
         let mut leaves = now;
         if let Some(rate) = link.rate_bps {
-            let start = busy.0.map_or(now, |free| free.max(now));
+            let start = busy.free.map_or(now, |free| free.max(now));
             if start - now > QUEUE {
                 return;
             }
             leaves = start + Duration::from_secs_f64((flight.bytes.len() + 28) as f64 * 8.0 / rate as f64);
-            busy.0 = Some(leaves);
+            busy.free = Some(leaves);
         }
         let copies = 1 + u32::from(self.rng.random::<f64>() < link.duplication);
         for _ in 0..copies {
@@ -74,6 +88,20 @@ impl Network {
             self.flights.push(Reverse((at, self.count, self.cargo.len() - 1)));
             self.count += 1;
         }
+    }
+
+    fn loses(&mut self, now: Instant, link: Link, busy: &mut Busy) -> bool {
+        if link.burst.is_zero() || link.loss == 0.0 {
+            return self.rng.random::<f64>() < link.loss;
+        }
+        let mut turns = *busy.turns.get_or_insert(now);
+        while turns <= now {
+            busy.in_burst = !busy.in_burst;
+            let mean = if busy.in_burst { link.burst } else { link.burst.mul_f64((1.0 - link.loss) / link.loss) };
+            turns += mean.mul_f64(-(1.0 - self.rng.random::<f64>()).ln());
+        }
+        busy.turns = Some(turns);
+        busy.in_burst
     }
 
     pub fn next_arrival(&self) -> Option<Instant> {

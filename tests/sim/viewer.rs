@@ -56,6 +56,20 @@ impl Viewer {
         self.packets.values().map(|packet| packet.at).max()
     }
 
+    /// How many packets came in a time.
+    pub fn arrivals(&self, from: Instant, to: Instant) -> usize {
+        self.packets.values().filter(|packet| packet.at > from && packet.at <= to).count()
+    }
+
+    pub fn last_shown(&self) -> Option<Instant> {
+        self.shown().iter().map(|shown| shown.at).max()
+    }
+
+    /// How many frames were shown in a time.
+    pub fn shown_in(&self, from: Instant, to: Instant) -> usize {
+        self.shown().iter().filter(|shown| shown.at > from && shown.at <= to).count()
+    }
+
     /// Numbers between the first and the last that never came.
     pub fn missing(&self) -> u64 {
         match (self.packets.first_key_value(), self.packets.last_key_value()) {

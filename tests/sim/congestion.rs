@@ -1,0 +1,109 @@
+//! Links that become too narrow: who gets which layer, how soon, how often it changes, and that nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use ringside::shard::command::Event;
+
+use crate::call::Call;
+use crate::network::Link;
+use crate::source::Source;
+use crate::viewer::Viewer;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+const SSRC: u32 = 5000;
+
+/// The spatial layer of each shown frame in a time, repetitions left out.
+fn layers(viewer: &Viewer, from: Instant, to: Instant) -> Vec<(Instant, u32)> {
+    let mut layers: Vec<(Instant, u32)> = Vec::new();
+    for shown in viewer.shown().iter().filter(|shown| shown.at > from && shown.at <= to) {
+        let layer = (shown.layer - SSRC) / 2;
+        if layers.last().is_none_or(|(_, last)| *last != layer) {
+            layers.push((shown.at, layer));
+        }
+    }
+    layers
+}
+
+#[test]
+fn a_link_that_shrinks_and_returns_is_followed_without_flapping() {
+    for seed in 1..=3 {
+        let mut call = Call::new(seed);
+        call.default_link = Link { delay: 20 * MS, ..Link::default() };
+        let (sender, viewer) = (call.join(), call.join());
+        call.run(SECOND);
+        let wide = Link { rate_bps: Some(2_000_000), ..call.default_link };
+        let narrow = Link { rate_bps: Some(300_000), ..wide };
+        call.set_links(viewer, call.default_link, wide);
+        let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+        let (_, ssrc) = call.watch(viewer, camera);
+        let eyes = [(viewer, ssrc)];
+        let wished = call.now;
+        call.run_watched(20 * SECOND, &eyes);
+        let shrunk = call.now;
+        call.set_links(viewer, call.default_link, narrow);
+        call.run_watched(20 * SECOND, &eyes);
+        let returned = call.now;
+        call.set_links(viewer, call.default_link, wide);
+        call.run_watched(40 * SECOND, &eyes);
+
+        let picture = call.viewer(viewer, ssrc);
+        let offsets = |from: Instant, to: Instant| {
+            layers(picture, from, to).into_iter().map(|(at, layer)| (layer, at - from)).collect::<Vec<_>>()
+        };
+        let (before, during, after) = (offsets(wished, shrunk), offsets(shrunk, returned), offsets(returned, call.now));
+        let calm = shrunk + 5 * SECOND;
+        let what = format!("seed {seed}: {before:?}, narrow {during:?}, wide again {after:?}");
+        let soon = |changes: &[(u32, Duration)], layer: u32, within: Duration| {
+            changes.last().is_some_and(|(last, at)| *last == layer && *at < within)
+        };
+        assert!(soon(&before, 2, 3 * SECOND / 2) && before.len() <= 3, "{what}");
+        assert!(during.last().is_some_and(|(layer, at)| *layer < 2 && *at < 2 * SECOND) && during.len() <= 3, "{what}");
+        assert!(soon(&after, 2, 4 * SECOND) && after.len() <= 3, "{what}");
+        // The queue in front of the link fills in a tenth of a second and then loses four packets of five, until the
+        // key frame of a lower layer is through.
+        assert!(picture.longest_freeze(shrunk, calm) < 1200 * MS, "{what}");
+        assert!(picture.longest_freeze(calm, returned) < 250 * MS, "{what}");
+        assert!(picture.longest_freeze(wished + SECOND, shrunk) < 100 * MS, "{what}");
+        assert!(picture.longest_freeze(returned, call.now) < 100 * MS, "{what}");
+        // At least half of the frames: what 300 kbit/s carries of the middle layer.
+        assert!(picture.shown_in(calm, returned) > 210, "{what}");
+        picture.assert_continuous();
+    }
+}
+
+#[test]
+fn of_fifty_viewers_one_with_a_bad_link_suffers_alone() {
+    let mut call = Call::new(7);
+    let sender = call.join();
+    let viewers: Vec<_> = (0..50).map(|_| call.join_to_watch()).collect();
+    call.run(2 * SECOND);
+    let bad = viewers[17];
+    let narrow = Link { rate_bps: Some(300_000), loss: 0.05, ..call.default_link };
+    call.set_links(bad, Link { loss: 0.05, ..call.default_link }, narrow);
+    let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+    let watched: Vec<_> = viewers.iter().map(|viewer| (*viewer, call.watch(*viewer, camera).1)).collect();
+    let of_bad = *watched.iter().find(|(viewer, _)| *viewer == bad).unwrap();
+    call.run_watched(3 * SECOND, &[of_bad]);
+    let (from, asked) = (call.now, call.key_frame_requests(sender));
+    call.run_watched(10 * SECOND, &[of_bad]);
+    let to = call.now;
+    for (viewer, ssrc) in watched.iter().filter(|(viewer, _)| *viewer != bad) {
+        let picture = call.viewer(*viewer, *ssrc);
+        picture.assert_continuous();
+        assert_eq!(picture.missing(), 0, "viewer {viewer}");
+        let freeze = picture.longest_freeze(from, to - SECOND / 10);
+        assert!(freeze < 60 * MS, "viewer {viewer} sees {freeze:?}");
+        assert_eq!(picture.shown_in(from, to) as u32, 300, "viewer {viewer}");
+        assert!(layers(picture, from, to).iter().all(|(_, layer)| *layer == 2), "viewer {viewer}");
+    }
+    let requests = call.key_frame_requests(sender) - asked;
+    assert!(requests <= 4, "{requests} key frames asked of the sender for one bad link");
+    let picture = call.viewer(of_bad.0, of_bad.1);
+    picture.assert_continuous();
+    assert!(picture.shown_in(from, to) > 120, "{} frames in ten seconds", picture.shown_in(from, to));
+    let freeze = picture.longest_freeze(from, to);
+    assert!(freeze < 1300 * MS, "{freeze:?}");
+    let told = call.events.iter().filter(|(at, event)| *at > from && matches!(event, Event::ConsumerLayers { .. }));
+    assert!(told.count() <= 4, "nobody's layer changes but that of the bad link");
+}

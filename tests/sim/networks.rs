@@ -1,0 +1,132 @@
+//! What a viewer sees on networks that lose, delay, reorder and repeat, with the same trouble in both directions of
+//! both the sender's and the viewer's path.
+
+use std::time::Duration;
+
+use crate::call::Call;
+use crate::network::Link;
+use crate::source::Source;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+const FRAMES_PER_S: f64 = 30.0;
+
+/// What a user notices of a picture.
+#[derive(Debug)]
+struct Impression {
+    /// From the wish to the first picture.
+    first: Duration,
+    /// Share of the sent frames that could be decoded.
+    shown: f64,
+    freeze: Duration,
+    /// Numbers that never came.
+    missing: u64,
+    duplicates: u64,
+    key_frames_asked: usize,
+    nacked: u64,
+    resent: u64,
+}
+
+/// One camera, one viewer, twenty seconds; the trouble begins when both are connected.
+fn watch(seed: u64, trouble: Link) -> Impression {
+    let mut call = Call::new(seed);
+    call.default_link = Link { delay: trouble.delay, ..Link::default() };
+    let (sender, viewer) = (call.join(), call.join());
+    call.run(3 * SECOND);
+    call.set_links(sender, trouble, trouble);
+    call.set_links(viewer, trouble, trouble);
+    let camera = call.publish(sender, Source::camera(5000, call.now));
+    // The source has been there for a while: the viewer needs a key frame of its own.
+    call.run(2 * SECOND);
+    let wished = call.now;
+    let (consumer, ssrc) = call.watch(viewer, camera);
+    let eyes = [(viewer, ssrc)];
+    call.run_watched(2 * SECOND, &eyes);
+    let from = call.now;
+    call.run_watched(20 * SECOND, &eyes);
+    let to = call.now;
+    // What was lost last may still be repaired.
+    call.stop_sources(sender);
+    call.run(2 * SECOND);
+    let stats = call.consumer_stats(consumer);
+    let key_frames_asked = call.key_frame_requests(sender);
+    let picture = call.viewer(viewer, ssrc);
+    picture.assert_continuous();
+    let first = picture.shown().first().map_or(Duration::MAX, |shown| shown.at - wished);
+    Impression {
+        first,
+        shown: picture.shown_in(from, to) as f64 / (FRAMES_PER_S * (to - from).as_secs_f64()),
+        freeze: picture.longest_freeze(from, to - SECOND / 2),
+        missing: picture.missing(),
+        duplicates: picture.duplicates,
+        key_frames_asked,
+        nacked: stats.nack_packet_count,
+        resent: stats.packets_retransmitted,
+    }
+}
+
+#[test]
+fn loss_on_both_ways_is_repaired_before_a_viewer_minds() {
+    // Of a packet's two ways each loses: at 20 % more than every third packet needs at least one repair, and the stack
+    // that plays the viewer asks only five times. A key frame whose very first packet is lost is asked for anew.
+    for (loss, shown, freeze_ms, first_ms) in
+        [(0.01, 0.995, 200, 1300), (0.05, 0.99, 250, 1300), (0.10, 0.93, 1300, 1300), (0.20, 0.40, 3700, 2300)]
+    {
+        for seed in 1..=3 {
+            let seen = watch(seed, Link { loss, ..Link::default() });
+            assert!(seen.shown >= shown, "at a loss of {loss}, seed {seed}: {seen:?}");
+            assert!(seen.freeze < freeze_ms * MS, "at a loss of {loss}, seed {seed}: {seen:?}");
+            assert!(seen.first < first_ms * MS, "at a loss of {loss}, seed {seed}: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn bursts_of_loss_are_repaired_too() {
+    for (loss, burst_ms, shown, freeze_ms) in [(0.02, 20, 0.98, 300), (0.05, 50, 0.85, 1400), (0.10, 100, 0.9, 1500)] {
+        for seed in 11..=13 {
+            let seen = watch(seed, Link { loss, burst: burst_ms * MS, ..Link::default() });
+            assert!(seen.shown >= shown, "bursts of {burst_ms} ms, seed {seed}: {seen:?}");
+            assert!(seen.freeze < freeze_ms * MS, "bursts of {burst_ms} ms, seed {seed}: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn reordering_alone_costs_no_frame_and_no_key_frame() {
+    for jitter_ms in [5, 20, 50] {
+        let seen = watch(21, Link { jitter: jitter_ms * MS, ..Link::default() });
+        assert!(seen.shown > 0.99, "at {jitter_ms} ms: {seen:?}");
+        assert!(seen.freeze < (80 + 2 * jitter_ms) * MS, "at {jitter_ms} ms: {seen:?}");
+        assert_eq!(seen.missing, 0, "at {jitter_ms} ms: {seen:?}");
+        assert!(seen.key_frames_asked <= 2, "one for the source, one for its viewer: {seen:?}");
+    }
+}
+
+#[test]
+fn a_network_that_repeats_everything_changes_nothing() {
+    for share in [0.1, 1.0] {
+        let seen = watch(31, Link { duplication: share, jitter: 3 * MS, ..Link::default() });
+        assert!(seen.shown > 0.99 && seen.freeze < 80 * MS, "{share}: {seen:?}");
+        assert_eq!((seen.missing, seen.duplicates), (0, 0), "{share}: {seen:?}");
+    }
+}
+
+#[test]
+fn far_away_is_later_but_no_worse() {
+    for (rtt_ms, shown, freeze_ms) in [(20u32, 0.99, 200), (100, 0.99, 400), (200, 0.98, 700), (400, 0.85, 3000)] {
+        let rtt = rtt_ms * MS;
+        let seen = watch(41, Link { delay: rtt / 2, loss: 0.02, ..Link::default() });
+        // The request to the sender, its next frame, and the way back; a lost first packet costs one more key frame.
+        assert!(seen.first < SECOND + 3 * rtt + 150 * MS, "rtt {rtt_ms} ms: {seen:?}");
+        assert!(seen.shown > shown, "rtt {rtt_ms} ms: {seen:?}");
+        assert!(seen.freeze < freeze_ms * MS, "rtt {rtt_ms} ms: {seen:?}");
+    }
+}
+
+#[test]
+fn nothing_that_arrives_is_asked_for_more_often_than_it_is_lost() {
+    let seen = watch(51, Link { loss: 0.05, ..Link::default() });
+    // 2,640 packets, of which every twentieth is lost on each of two ways; repairs are lost too.
+    assert!(seen.nacked < 400 && seen.resent <= seen.nacked, "{seen:?}");
+}

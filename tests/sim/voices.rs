@@ -1,0 +1,133 @@
+//! Many microphones in a room that forwards the loudest three.
+
+use std::time::{Duration, Instant};
+
+use ringside::ids::PeerId;
+use ringside::shard::command::{Event, RoomSettings};
+
+use crate::call::Call;
+use crate::source::Source;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+const SPEECH: u8 = 25;
+const LOUDER: u8 = 15;
+const NOISE: u8 = 75;
+
+struct Room {
+    call: Call,
+    /// By microphone: who has it, and the SSRC under which the listener hears it.
+    voices: Vec<(usize, u32)>,
+    listener: usize,
+}
+
+impl Room {
+    fn new(seed: u64, microphones: usize, audio_top_n: u8) -> Room {
+        let mut call = Call::with_settings(seed, RoomSettings { audio_top_n, ..RoomSettings::default() });
+        let peers: Vec<_> = (0..microphones).map(|_| call.join()).collect();
+        let listener = call.join_to_watch();
+        call.run(2 * SECOND);
+        let mut voices = Vec::new();
+        for peer in peers {
+            let mut source = Source::microphone(1000 * (peer as u32 + 1), call.now);
+            source.level = NOISE;
+            let producer = call.publish(peer, source);
+            voices.push((peer, call.watch(listener, producer).1));
+        }
+        call.run(2 * SECOND);
+        Room { call, voices, listener }
+    }
+
+    fn speak(&mut self, voice: usize, level: u8) {
+        let peer = self.voices[voice].0;
+        self.call.source(peer).level = level;
+    }
+
+    fn heard(&self, voice: usize, from: Instant, to: Instant) -> usize {
+        self.call.viewer(self.listener, self.voices[voice].1).arrivals(from, to)
+    }
+
+    fn dominant(&self) -> Option<PeerId> {
+        self.call.events.iter().rev().find_map(|(_, event)| match event {
+            Event::ActiveSpeaker { peer, .. } => Some(*peer),
+            _ => None,
+        })
+    }
+
+    fn peer(&self, voice: usize) -> PeerId {
+        self.call.clients[self.voices[voice].0].peer
+    }
+}
+
+#[test]
+fn only_the_three_loudest_are_forwarded() {
+    let mut room = Room::new(1, 12, 3);
+    for voice in [2, 5, 9] {
+        room.speak(voice, SPEECH);
+    }
+    room.call.run(2 * SECOND);
+    let from = room.call.now;
+    room.call.run(5 * SECOND);
+    let heard: Vec<_> = (0..12).map(|voice| room.heard(voice, from, room.call.now)).collect();
+    for (voice, packets) in heard.iter().enumerate() {
+        let expected = if [2, 5, 9].contains(&voice) { 249..=251 } else { 0..=0 };
+        assert!(expected.contains(packets), "voice {voice}: {heard:?}");
+    }
+}
+
+#[test]
+fn who_begins_to_speak_is_heard_at_once_and_told_as_dominant() {
+    let mut room = Room::new(2, 12, 3);
+    room.call.run(2 * SECOND);
+    let begun = room.call.now;
+    room.speak(7, SPEECH);
+    room.call.run(3 * SECOND);
+    let until = room.call.now;
+    // 150 packets were spoken. What is missing at the front is the time that it took to notice.
+    let heard = room.heard(7, begun, until);
+    assert!(heard >= 147, "{heard} of 150: the first syllable is cut");
+    assert_eq!(room.dominant(), Some(room.peer(7)));
+}
+
+#[test]
+fn a_pause_for_breath_does_not_cut_a_sentence() {
+    let mut room = Room::new(3, 12, 3);
+    for voice in [0, 1, 2] {
+        room.speak(voice, SPEECH);
+    }
+    room.call.run(2 * SECOND);
+    let from = room.call.now;
+    // The first speaks in words of 600 ms with pauses of 300 ms, while a fourth coughs now and then.
+    for word in 0..10 {
+        room.speak(0, NOISE);
+        room.speak(6, if word % 3 == 0 { SPEECH } else { NOISE });
+        room.call.run(300 * MS);
+        room.speak(0, SPEECH);
+        room.speak(6, NOISE);
+        room.call.run(600 * MS);
+    }
+    let heard = room.heard(0, from, room.call.now);
+    assert!(heard >= 449, "{heard} of 450");
+    let picture = room.call.viewer(room.listener, room.voices[0].1);
+    picture.assert_continuous();
+    assert_eq!(picture.missing(), 0);
+}
+
+#[test]
+fn a_fourth_voice_that_is_louder_takes_the_place_of_the_quietest() {
+    let mut room = Room::new(4, 12, 3);
+    for voice in [0, 1, 2] {
+        room.speak(voice, SPEECH + 5 * voice as u8);
+    }
+    room.call.run(3 * SECOND);
+    let begun = room.call.now;
+    room.speak(8, LOUDER);
+    room.call.run(2 * SECOND);
+    let settled = room.call.now;
+    room.call.run(2 * SECOND);
+    let late = room.call.viewer(room.listener, room.voices[8].1).arrivals(begun, settled);
+    let heard: Vec<_> = [0, 1, 2, 8].into_iter().map(|voice| room.heard(voice, settled, room.call.now)).collect();
+    assert!(heard[0] >= 99 && heard[1] >= 99 && heard[3] >= 99, "{heard:?}");
+    assert_eq!(heard[2], 0, "{heard:?}");
+    assert!(late >= 60, "{late} of 100");
+}
