@@ -29,6 +29,10 @@ pub const SEND_SLOTS: u16 = 64;
 /// 1.05, 1, 1.00 and 0.99, one of a run of 6 costs 1.07, 1.00, 1, 0.99 and 1.00 (bench `ring`); fewer leave sooner.
 pub const SUBMIT_BATCH: usize = 16;
 
+/// Announced addresses of this machine that each media port gets a socket of its own for. Further ones are received
+/// by the socket for all addresses, which answers from the address that the kernel's routes prefer.
+pub const OWN_ADDRESSES: usize = 3;
+
 /// Destinations remembered as behind a device that cannot segment; the oldest is forgotten for the next.
 pub const UNSEGMENTED_DESTINATIONS: usize = 64;
 

@@ -4,7 +4,7 @@
 //! refused is asked for before the first worker runs, so that a mistake leaves nothing behind.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::signaling::server::{RunError, Server, StartError, Stop};
 use crate::signaling::session::WorkerFacts;
 use crate::transport::dtls::Identity;
 use crate::uring::probe::ProbeError;
-use crate::uring::socket::{BindError, SocketOptions};
+use crate::uring::socket::{self, BindError, SocketOptions};
 use crate::uring::{RingConfig, Socket};
 use crate::worker::{self, Exit, Handle, SpawnError, Worker, WorkerConfig};
 
@@ -64,8 +64,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let announced = config.announced_addresses()?;
     host::io_uring_permission()?;
     let server = Server::bind(config.signaling(announced.clone()))?;
-    let listen = media_address(config.rtc_listen_ip, &announced);
-    let sockets = media_sockets(config, listen, config.worker_count(cores.len()))?;
+    let sockets = media_sockets(config, config.worker_count(cores.len()), &announced)?;
     let Fleet { workers, handles, links, events, exits } = Fleet::start(config, &cores, sockets)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let mut watch = {
@@ -93,22 +92,24 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A browser takes an answer only from the address that it sent to. A socket on all addresses answers from
-/// whichever the route prefers, which is another one when the browser runs on this machine or this machine has
-/// several: where the announced address is our own, media is received on just that one.
-fn media_address(listen: IpAddr, announced: &[IpAddr]) -> IpAddr {
-    match announced {
-        [only] if listen.is_unspecified() && UdpSocket::bind((*only, 0)).is_ok() => *only,
-        _ => listen,
-    }
-}
-
-/// Each worker's sockets, one for each port of its slice.
-fn media_sockets(config: &Config, listen: IpAddr, workers: usize) -> Result<Vec<Vec<Socket>>, BindError> {
+/// Each worker's sockets: one for each port of its slice, then one more for each announced address that is this machine's
+/// own, so that browsers are answered from the address that they sent to.
+fn media_sockets(config: &Config, workers: usize, announced: &[IpAddr]) -> Result<Vec<Vec<Socket>>, BindError> {
+    let everywhere = config.rtc_listen_ip.is_unspecified();
     // An IPv6 socket on :: serves IPv4 too, under mapped addresses.
-    let options = SocketOptions { only_v6: !listen.is_unspecified(), ..SocketOptions::default() };
-    let bind = |port: u16| Socket::bind(SocketAddr::new(listen, port), options);
-    (0..workers).map(|worker| config.worker_ports(worker).map(bind).collect()).collect()
+    let options = SocketOptions { only_v6: !everywhere, ..SocketOptions::default() };
+    let of_worker = |worker: usize| {
+        let bind = |port: u16| Socket::bind(SocketAddr::new(config.rtc_listen_ip, port), options);
+        let mut sockets: Vec<Socket> = config.worker_ports(worker).map(bind).collect::<Result<_, _>>()?;
+        let ports = sockets.len();
+        for address in announced.iter().take(limits::OWN_ADDRESSES).filter(|_| everywhere) {
+            for port in 0..ports {
+                sockets.extend(sockets[port].beside(*address, options)?);
+            }
+        }
+        Ok(sockets)
+    };
+    (0..workers).map(of_worker).collect()
 }
 
 /// All workers of the process, as the control plane meets them.
@@ -130,7 +131,7 @@ impl Fleet {
         for (index, sockets) in sockets.into_iter().enumerate() {
             // More workers than cores share them in turn.
             let core = cores[index % cores.len()];
-            let ports: Vec<u16> = sockets.iter().map(|socket| socket.address().port()).collect();
+            let ports = socket::ports(&sockets);
             let shard = ShardConfig {
                 identity: identity.clone(),
                 seed: seed(),
@@ -279,14 +280,15 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_from_the_address_that_browsers_are_told() {
-        let (all, own): (IpAddr, IpAddr) = ([0, 0, 0, 0].into(), [127, 0, 0, 1].into());
-        // RFC 5737: no machine has it; a translator in front of this one does.
-        let translated: IpAddr = [203, 0, 113, 7].into();
-        assert_eq!(media_address(all, &[own]), own);
-        assert_eq!(media_address(all, &[translated]), all);
-        assert_eq!(media_address(all, &[own, translated]), all, "one socket serves both");
-        assert_eq!(media_address(own, &[translated]), own, "what the operator chose stands");
+    fn announced_addresses_of_this_machine_get_sockets_of_their_own_and_others_still_arrive() {
+        let free = std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let config = Config { rtc_min_port: free, rtc_max_port: free, ..Config::default() };
+        // RFC 5737: no machine has it; a translator in front of this one does, or a container's published port.
+        let announced = [[127, 0, 0, 1].into(), [203, 0, 113, 7].into()];
+        let sockets = media_sockets(&config, 1, &announced).unwrap().remove(0);
+        let addresses: Vec<String> = sockets.iter().map(|socket| socket.address().ip().to_string()).collect();
+        assert_eq!(addresses, ["0.0.0.0", "127.0.0.1"]);
+        assert_eq!(socket::ports(&sockets), [free]);
     }
 
     #[test]

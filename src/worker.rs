@@ -28,7 +28,7 @@ use crate::shard::command::{Command, Event, Reply};
 use crate::shard::stats::WorkerStats;
 use crate::shard::{Datagram, Shard, ShardConfig};
 use crate::uring::mailbox::{self, Mailbox, mailbox};
-use crate::uring::{Ring, RingConfig, RingError, Socket, clock};
+use crate::uring::{Ring, RingConfig, RingError, Socket, clock, socket};
 use measure::{Measure, MeasuredOutbox};
 
 pub use measure::{Histograms, write_hlog};
@@ -39,7 +39,7 @@ pub struct WorkerConfig {
     pub worker: usize,
     /// The core to run on, one of [`allowed_cores`].
     pub core: usize,
-    /// Its ports; their indices are the `local` of tuples.
+    /// One for each of its ports, then any others on the same ports; their indices are the `local` of tuples.
     pub sockets: Vec<Socket>,
     pub ring: RingConfig,
     /// `unix_time` and `ports` are set by the worker itself.
@@ -197,7 +197,7 @@ impl Core {
         ring.wait(Some(Duration::ZERO))?;
         let now = Instant::now();
         config.shard.unix_time = clock::realtime();
-        config.shard.ports = ring.sockets().len() as u8;
+        config.shard.ports = socket::ports(ring.sockets()).len() as u8;
         Ok(Core {
             worker: config.worker,
             core: config.core,
@@ -289,7 +289,7 @@ impl Core {
     fn complete(&mut self, now: Instant, stats: &mut WorkerStats) {
         stats.worker = self.worker;
         stats.core = Some(self.core);
-        stats.ports = self.ring.sockets().iter().map(|socket| socket.address().port()).collect();
+        stats.ports = socket::ports(self.ring.sockets());
         self.measure.fill(now, stats);
         let counters = self.ring.counters();
         stats.messages_sent = counters.messages_sent;

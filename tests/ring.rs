@@ -90,6 +90,30 @@ fn every_datagram_arrives_once_with_its_source_and_a_timestamp() {
 }
 
 #[test]
+fn an_own_address_answers_what_was_sent_to_it() {
+    let all = Socket::bind("0.0.0.0:0".parse().unwrap(), SocketOptions::default()).unwrap();
+    // The kernel would answer 127.0.0.1 from 127.0.0.1.
+    let own = all.beside("127.0.0.9".parse().unwrap(), SocketOptions::default()).unwrap().unwrap();
+    let asked = own.address();
+    let mut ring = Ring::open(RingConfig::default(), vec![all, own]).unwrap();
+    let browser = plain_socket();
+    browser.send_to(b"check", asked).unwrap();
+    let start = Instant::now();
+    let tuple = loop {
+        assert!(start.elapsed() < PATIENCE);
+        ring.wait(Some(Duration::from_millis(100))).unwrap();
+        if let Some(received) = ring.receive() {
+            break Destination { address: received.source(), local: received.local() };
+        }
+    };
+    ring.reserve(tuple, 6).expect("a free send slot")[..6].copy_from_slice(b"answer");
+    ring.commit(6, 6);
+    ring.submit().unwrap();
+    let mut buffer = [0; 100];
+    assert_eq!(browser.recv_from(&mut buffer).unwrap(), (6, asked));
+}
+
+#[test]
 fn a_run_arrives_as_single_datagrams_at_a_plain_socket() {
     let (mut ring, address) = open(RingConfig::default());
     let receiver = plain_socket();

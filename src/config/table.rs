@@ -285,8 +285,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "IP",
         kind: ValueKind::Text,
         default: "0.0.0.0",
-        help: "Address that media (UDP) is received on; :: is all of IPv4 and IPv6. All addresses become the \
-               announced one where that is an address of this machine",
+        help: "Address that media (UDP) is received on; :: is all of IPv4 and IPv6",
         store: |config, text| put(&mut config.rtc_listen_ip, address(text)),
         ..ROW
     },

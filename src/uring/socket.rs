@@ -56,9 +56,37 @@ pub enum BindError {
 impl Socket {
     /// Binds to `address`; port 0 takes a free one.
     pub fn bind(address: SocketAddr, options: SocketOptions) -> Result<Socket, BindError> {
+        Socket::bind_sharing(address, options, false)
+    }
+
+    /// A second socket on this one's port, for one of the machine's own addresses: what is sent to `ip` arrives there
+    /// and is answered from there. A socket for all addresses answers from the one that the kernel's routes prefer:
+    /// a browser that asked 127.0.0.1 from the machine's other address would be answered by that other address, and
+    /// take it for a stranger. `None` where the machine has no such address (it is translated on the way).
+    pub fn beside(&self, ip: IpAddr, options: SocketOptions) -> Result<Option<Socket>, BindError> {
+        let address = SocketAddr::new(ip, self.address.port());
+        let share = |fd: RawFd, share: bool| {
+            let failed = |error| BindError::Other { address, step: "SO_REUSEADDR", error };
+            set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, i32::from(share)).map_err(failed)
+        };
+        // Shared with each other and with nobody else: the kernel looks at both sockets when the second binds.
+        share(self.fd(), true)?;
+        let second = Socket::bind_sharing(address, options, true);
+        share(self.fd(), false)?;
+        match second {
+            Ok(second) => share(second.fd(), false).map(|()| Some(second)),
+            Err(BindError::NotAvailable(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn bind_sharing(address: SocketAddr, options: SocketOptions, share: bool) -> Result<Socket, BindError> {
         let failed = |step| move |error| BindError::Other { address, step, error };
         let fd = open(address).map_err(failed("socket"))?;
         let raw = fd.as_raw_fd();
+        if share {
+            set(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).map_err(failed("SO_REUSEADDR"))?;
+        }
         if address.is_ipv6() {
             set(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, options.only_v6 as i32).map_err(failed("IPV6_V6ONLY"))?;
         }
@@ -115,6 +143,17 @@ impl Socket {
     pub(super) fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+/// The ports of a worker's sockets, each once: the index of a port is that of its first socket.
+pub fn ports(sockets: &[Socket]) -> Vec<u16> {
+    let mut ports: Vec<u16> = Vec::with_capacity(sockets.len());
+    for port in sockets.iter().map(|socket| socket.address.port()) {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    ports
 }
 
 /// A socket address in the kernel's form, wide enough for both families.
@@ -295,6 +334,20 @@ mod tests {
         let line = error.to_string();
         assert!(line.contains(&format!("port {} is taken", first.address().port())), "{line}");
         assert!(line.contains("--rtc-min-port"), "{line}");
+    }
+
+    #[test]
+    fn a_socket_beside_another_shares_its_port_with_nobody_else() {
+        let all = Socket::bind("0.0.0.0:0".parse().unwrap(), SocketOptions::default()).unwrap();
+        let own =
+            all.beside("127.0.0.9".parse().unwrap(), SocketOptions::default()).unwrap().expect("loopback is ours");
+        assert_eq!(own.address().to_string(), format!("127.0.0.9:{}", all.address().port()));
+        for address in [all.address(), own.address(), SocketAddr::new(LOOPBACK.ip(), all.address().port())] {
+            let third = Socket::bind(address, SocketOptions::default());
+            assert!(matches!(third, Err(BindError::InUse(_))), "{address}");
+        }
+        assert!(all.beside("192.0.2.1".parse().unwrap(), SocketOptions::default()).unwrap().is_none());
+        assert_eq!(ports(&[all, own]).len(), 1);
     }
 
     #[test]
