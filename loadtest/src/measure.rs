@@ -2,6 +2,7 @@
 //! from the time at which a packet was *due*.
 
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use crate::client::stream::{Counts, Stream};
 use crate::proc::Usage;
@@ -28,7 +29,8 @@ pub struct Measures {
     /// Streams that are gone.
     pub gone: StreamSum,
     pub seconds: Vec<Second>,
-    pub intervals: Vec<(Nanos, Histogram<u64>)>,
+    /// End of each measured second and its latencies, packed: a soak has many.
+    intervals: Vec<(Nanos, Vec<u8>)>,
     pub sampler: Sampler,
     pub errors: Vec<String>,
 }
@@ -136,6 +138,13 @@ impl Measures {
         }
     }
 
+    /// End of each measured second and its latencies.
+    pub fn intervals(&self) -> impl Iterator<Item = (Nanos, Histogram<u64>)> {
+        self.intervals
+            .iter()
+            .filter_map(|(end, packed)| Some((*end, Deserializer::new().deserialize(&mut &packed[..]).ok()?)))
+    }
+
     /// Ends the second that lasted from `before` and returns its line.
     pub fn end_second(&mut self, at: Nanos, before: &SecondStart, measured: bool, usages: [Usage; 2]) -> Second {
         let span_s = (at - before.at) as f64 / 1e9;
@@ -160,7 +169,10 @@ impl Measures {
         self.seconds.push(second);
         let interval = std::mem::replace(&mut self.interval, histogram());
         if measured && !interval.is_empty() {
-            self.intervals.push((at, interval));
+            let mut packed = Vec::new();
+            if V2Serializer::new().serialize(&interval, &mut packed).is_ok() {
+                self.intervals.push((at, packed));
+            }
         }
         second
     }
@@ -257,6 +269,18 @@ mod tests {
         sampler.adapt(100_000_000);
         let taken = (0..64_000).filter(|_| sampler.take()).count();
         assert!((800..1200).contains(&taken), "{taken} of 64000");
+    }
+
+    #[test]
+    fn a_seconds_latencies_come_back_as_they_were() {
+        let mut measures = Measures::default();
+        (1..=500).for_each(|n| record(&mut measures.interval, n * 100_000));
+        let expected = measures.interval.clone();
+        measures.end_second(1_000_000_000, &SecondStart::default(), true, [Usage::default(); 2]);
+        let (end, histogram) = measures.intervals().next().unwrap();
+        assert_eq!((end, histogram), (1_000_000_000, expected));
+        assert!(measures.interval.is_empty(), "the next second starts anew");
+        assert!(measures.intervals[0].1.len() < 10_000, "a second takes {} bytes", measures.intervals[0].1.len());
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Needs {
     /// CPU time per second, as if cores could be filled.
     pub busy_cores: f64,
     pub cores: u64,
+    /// What one room takes of a core. A room lives on one worker: above 1 it does not fit.
+    pub room_cores: f64,
     pub peak_bytes: f64,
 }
 
@@ -40,6 +42,12 @@ pub fn command(command: &Plan) -> anyhow::Result<()> {
     );
     for doubt in report.doubts() {
         println!("doubt: {doubt}");
+    }
+    if needs.room_cores > command.busy {
+        println!(
+            "doubt: one such room takes {:.2} of a core, and a room lives on one: plan smaller rooms or a smaller view",
+            needs.room_cores
+        );
     }
     println!(
         "for {} rooms of {} people you need {} cores (at most {:.0} % busy) and {:.2} Gbit/s",
@@ -75,7 +83,7 @@ pub fn needs(report: &Report, rooms: u64, people: u64, busy: f64) -> anyhow::Res
         packets_per_second,
         bits_per_second: report.received.bits_per_second * factor,
         busy_cores,
-        // A room lives on one core, so cores cannot be more than rooms; fewer rooms per core must fit though.
+        room_cores: busy_cores / rooms as f64,
         cores: (busy_cores / busy).ceil().max(1.0) as u64,
         peak_bytes: cost.peak_bytes as f64 * (transports(&resized) / transports(scenario)).max(1.0),
     })

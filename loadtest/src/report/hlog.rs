@@ -17,9 +17,9 @@ pub fn log(outcome: &Outcome) -> anyhow::Result<Vec<u8>> {
         .with_max_value_divisor(1e6)
         .begin_log_with(&mut bytes, &mut serializer)?;
     let second = Duration::from_secs(1);
-    for (end, histogram) in &outcome.measures.intervals {
-        let start = Duration::from_nanos(*end).saturating_sub(second);
-        writer.write_histogram(histogram, start, second, Tag::new("forward")).map_err(log_error)?;
+    for (end, histogram) in outcome.measures.intervals() {
+        let start = Duration::from_nanos(end).saturating_sub(second);
+        writer.write_histogram(&histogram, start, second, Tag::new("forward")).map_err(log_error)?;
     }
     let join = &outcome.measures.join;
     let phases = [
