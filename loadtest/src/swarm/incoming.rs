@@ -18,12 +18,14 @@ const REORDERING: Nanos = 10_000_000;
 
 impl Swarm {
     pub(super) fn receive_datagrams(&mut self, at: usize, receiver: &mut Receiver) {
-        let Some(transport) = &self.transports[at] else { return };
+        let Some(transport) = &mut self.transports[at] else { return };
         let runs = match receiver.receive(&transport.socket) {
             Ok(runs) => runs,
             Err(error) => {
-                // ECONNREFUSED: the server's port is closed.
-                self.measures.fail(format!("receiving: {error}"));
+                // ECONNREFUSED: the server's port is closed. Said once for each transport.
+                if !std::mem::replace(&mut transport.closed, true) {
+                    self.measures.fail(format!("receiving: {error}"));
+                }
                 return;
             }
         };
