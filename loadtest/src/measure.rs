@@ -102,18 +102,24 @@ impl Default for Measures {
             forward: histogram(),
             interval: histogram(),
             lag: histogram(),
-            join: Joins {
-                signaling: histogram(),
-                ice: histogram(),
-                dtls: histogram(),
-                first_media: histogram(),
-                first_key_frame: histogram(),
-            },
+            join: Joins::default(),
             gone: StreamSum::default(),
             seconds: Vec::new(),
             intervals: Vec::new(),
             sampler: Sampler::default(),
             errors: Vec::new(),
+        }
+    }
+}
+
+impl Default for Joins {
+    fn default() -> Self {
+        Joins {
+            signaling: histogram(),
+            ice: histogram(),
+            dtls: histogram(),
+            first_media: histogram(),
+            first_key_frame: histogram(),
         }
     }
 }

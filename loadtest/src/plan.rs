@@ -107,7 +107,7 @@ fn packets_to_each(scenario: &Scenario) -> f64 {
     if let Some(microphone) = scenario.microphone.as_ref().filter(|_| scenario.view.audio) {
         let talking = microphone.speakers.min(scenario.senders()) as f64;
         let silent = (others(scenario.senders()) - talking).max(0.0);
-        packets += 50.0 * talking + silent * if microphone.silence == Silence::Send { 50.0 } else { 2.5 };
+        packets += 50.0 * talking + silent * silent_packets(microphone.silence);
     }
     if let Some(camera) = &scenario.camera {
         let others = others(scenario.senders());
@@ -124,6 +124,15 @@ fn packets_to_each(scenario: &Scenario) -> f64 {
         packets += shares * video_packets(&share.video, share.video.layers - 1);
     }
     packets
+}
+
+/// Packets per second of a microphone whose owner is silent.
+fn silent_packets(silence: Silence) -> f64 {
+    match silence {
+        Silence::Send => 50.0,
+        Silence::Dtx => 2.5,
+        Silence::Mute => 0.0,
+    }
 }
 
 fn video_packets(video: &Video, layer: usize) -> f64 {

@@ -25,7 +25,10 @@ pub struct Scenario {
     pub receivers: Option<usize>,
     #[serde(default = "default_joins_per_second")]
     pub joins_per_second: f64,
-    /// Time between the last join and the start of the measurement.
+    /// So many participants, the last ones, join while it is measured; the others before. All before by default.
+    #[serde(default)]
+    pub joins_measured: usize,
+    /// Time between the last join before the measurement and its start.
     #[serde(default = "default_warmup_s")]
     pub warmup_s: f64,
     #[serde(default = "default_duration_s")]
@@ -102,6 +105,8 @@ pub enum Silence {
     Dtx,
     /// 50 packets per second with the level of silence.
     Send,
+    /// Nothing at all: the microphone is muted.
+    Mute,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -218,6 +223,10 @@ impl Scenario {
             "more than {PARTICIPANTS_MAX} participants: run several load tests"
         );
         ensure!(self.senders() > 0, "nobody sends: senders must be at least 1");
+        ensure!(
+            self.joins_measured < self.rooms * self.participants,
+            "joins_measured counts the last participants: somebody must be there before them"
+        );
         ensure!(self.joins_per_second > 0.0, "joins_per_second must be above 0");
         ensure!(self.duration_s > 0.0, "duration_s must be above 0");
         ensure!((0.0..1.0).contains(&self.loss), "loss is a share: 0.02 is 2 %");

@@ -152,7 +152,7 @@ impl Source {
                     Recording::chromium().speech(*spoken)
                 } else if *silence == Silence::Send {
                     (35, SILENCE_LEVEL)
-                } else if frame.is_multiple_of(DTX_FRAMES) {
+                } else if *silence == Silence::Dtx && frame.is_multiple_of(DTX_FRAMES) {
                     (PAYLOAD_BYTES_MIN, SILENCE_LEVEL)
                 } else {
                     return;
@@ -322,9 +322,17 @@ mod tests {
     #[test]
     fn a_silent_microphone_sends_little() {
         let scenario = Scenario::parse("rooms = 1\nparticipants = 1\n[microphone]\n").unwrap();
-        let mut source = Source::microphone(&scenario.microphone.unwrap(), &mut Random::new(1, 1));
+        let settings = scenario.microphone.unwrap();
+        let mut muted =
+            Source::microphone(&Microphone { silence: Silence::Mute, ..settings.clone() }, &mut Random::new(1, 1));
+        muted.begin(0);
+        let mut source = Source::microphone(&settings, &mut Random::new(1, 1));
         source.begin(0);
         let mut drafts = Vec::new();
+        for _ in 0..500 {
+            muted.next_frame(false, &mut drafts);
+        }
+        assert_eq!(drafts.len(), 0);
         for _ in 0..500 {
             source.next_frame(false, &mut drafts);
         }

@@ -109,7 +109,7 @@ pub struct Cost {
     pub system_s: f64,
     /// Mean number of cores in use.
     pub cores: f64,
-    /// CPU time, user and system, per packet that a receiver got.
+    /// CPU time, user and system, per packet that a receiver got; 0 when there was none.
     pub cpu_us_per_packet: f64,
     pub resident_bytes: u64,
     pub peak_bytes: u64,
@@ -181,7 +181,10 @@ impl Report {
                 user_s: usage.user_s,
                 system_s: usage.system_s,
                 cores: usage.running_s / seconds,
-                cpu_us_per_packet: usage.running_s * 1e6 / totals.received_packets.max(1) as f64,
+                cpu_us_per_packet: match totals.received_packets {
+                    0 => 0.0,
+                    packets => usage.running_s * 1e6 / packets as f64,
+                },
                 resident_bytes: usage.resident_bytes,
                 peak_bytes: usage.peak_bytes,
                 threads: usage.threads,

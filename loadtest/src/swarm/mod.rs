@@ -16,7 +16,7 @@ use crate::client::sending::PACKET_BYTES_MAX;
 use crate::client::signaling::{Offer, Signaling};
 use crate::client::transport::Transport;
 use crate::clock::Clock;
-use crate::measure::{Measures, SecondStart, StreamSum, Totals};
+use crate::measure::{Joins, Measures, SecondStart, StreamSum, Totals};
 use crate::media::source::Draft;
 use crate::media::turns::Turns;
 use crate::proc::{Usage, Watched};
@@ -35,6 +35,8 @@ const TASKS_AT_ONCE: usize = 256;
 const RUN_PACKETS: usize = 16;
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Nanos = 20 * SECOND;
+/// People who join during the measurement should be connected after this.
+const JOIN_PATIENCE: Nanos = 5 * SECOND;
 /// A join that takes longer than this failed.
 const JOIN_TIMEOUT: Nanos = 20 * SECOND;
 
@@ -99,6 +101,7 @@ enum Task {
     KeepAlive,
     Listen { participant: usize },
     Second,
+    WarmUp,
     Measure,
     StopMeasuring,
     Finish,
@@ -168,13 +171,16 @@ impl Swarm {
         let turns = Turns::new(scenario.seed, scenario.rooms, chairs, scenario.senders(), turn_s);
         let mut schedule = Schedule::default();
         let total = scenario.rooms * scenario.participants;
+        let before = total - scenario.joins_measured;
+        let joining = |people: usize| (people as f64 / scenario.joins_per_second * 1e9) as Nanos;
+        let joined = joining(before);
+        let measure_at = joined + (scenario.warmup_s * 1e9) as Nanos;
         for k in 0..total {
-            let at = (k as f64 / scenario.joins_per_second * 1e9) as Nanos;
+            let at = if k < before { joining(k) } else { measure_at + joining(k - before) };
             schedule.push(at, Task::Join { room: k % scenario.rooms, index: k / scenario.rooms });
         }
-        let joined = (total as f64 / scenario.joins_per_second * 1e9) as Nanos;
-        let measure_at = joined + (scenario.warmup_s * 1e9) as Nanos;
         let stop_at = measure_at + (scenario.duration_s * 1e9) as Nanos;
+        schedule.push(joined, Task::WarmUp);
         schedule.push(measure_at, Task::Measure);
         schedule.push(stop_at, Task::StopMeasuring);
         schedule.push(stop_at + DRAIN, Task::Finish);
@@ -268,9 +274,11 @@ impl Swarm {
                 self.end_second(now, on_second);
                 self.schedule.push(due + SECOND, task);
             }
+            Task::WarmUp => self.phase = Phase::WarmUp,
             Task::Measure => self.measure(now),
             Task::StopMeasuring => {
                 self.phase = Phase::Draining;
+                self.note_unconnected(now, JOIN_PATIENCE, "5 s after they were due");
                 self.stopped = Some(self.snapshot(now));
             }
             Task::Finish => self.finished = true,
@@ -278,19 +286,24 @@ impl Swarm {
     }
 
     fn measure(&mut self, now: Nanos) {
-        let late: Vec<_> =
-            self.participants.iter().filter(|one| one.is_incomplete(&self.transports)).map(|p| p.index).collect();
-        if !late.is_empty() {
-            self.measures.errors.push(format!(
-                "{} participants were not connected when the measurement began: raise warmup_s or lower joins_per_second",
-                late.len()
-            ));
+        self.note_unconnected(now, 0, "when the measurement began: raise warmup_s or lower joins_per_second");
+        if self.scenario.joins_measured > 0 {
+            self.measures.join = Joins::default();
         }
         self.phase = Phase::Measuring;
         self.measures.forward.clear();
         self.measures.interval.clear();
         self.measures.lag.clear();
         self.started = Some(self.snapshot(now));
+    }
+
+    /// Says how many of those who were due this long ago are not connected.
+    fn note_unconnected(&mut self, now: Nanos, patience: Nanos, when: &str) {
+        let due = self.participants.iter().filter(|one| one.due + patience <= now);
+        let late = due.filter(|one| one.is_incomplete(&self.transports)).count();
+        if late > 0 {
+            self.measures.errors.push(format!("{late} participants were not connected {when}"));
+        }
     }
 
     fn snapshot(&self, now: Nanos) -> Started {
@@ -312,11 +325,6 @@ impl Swarm {
 
     fn end_second(&mut self, now: Nanos, on_second: OnSecond<'_>) {
         self.clock.sync();
-        if self.phase == Phase::Joining
-            && self.measures.now.joined >= (self.scenario.rooms * self.scenario.participants) as u64
-        {
-            self.phase = Phase::WarmUp;
-        }
         let usages = self.usages();
         let measured = self.phase == Phase::Measuring;
         let before = self.second_start;
