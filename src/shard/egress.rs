@@ -215,8 +215,7 @@ impl Shard {
                 if gap > segment {
                     break;
                 }
-                // A packet a little smaller is padded up to the message's size; a much smaller one ends it.
-                let target = if gap <= PAD_BYTES { segment } else { len };
+                let target = target_size(segment, next.size as usize, len);
                 let number = transport.transport_sequence;
                 let Some(written) = write_one(
                     next,
@@ -308,6 +307,13 @@ fn write_one(
     })
 }
 
+/// The size that a packet of `size` bytes, `padded` to fit its own run, takes in a message of `segment`: a little
+/// smaller, it is padded up; much smaller, it ends the message. Both paddings together stay within the bound.
+#[inline]
+fn target_size(segment: usize, size: usize, padded: usize) -> usize {
+    if segment - size <= PAD_BYTES { segment } else { padded }
+}
+
 /// RTP padding of each length: zeros, and the count in the last byte (RFC 3550 section 5.1).
 static PADDING: [[u8; PADDING_BYTES]; PADDING_BYTES] = {
     let mut rows = [[0; PADDING_BYTES]; PADDING_BYTES];
@@ -324,5 +330,22 @@ const PADDING_BYTES: usize = PAD_BYTES + 2;
 impl Run {
     fn len(&self) -> u32 {
         self.end - self.first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_padded_for_its_run_and_for_its_message_is_not_padded_beyond_the_bound() {
+        let size = 300;
+        for padded in size..=size + PAD_BYTES {
+            for segment in padded..=padded + 2 * PAD_BYTES {
+                let target = target_size(segment, size, padded);
+                assert!(target == segment || target == padded);
+                assert!(target - size <= PAD_BYTES, "{size} padded to {padded} in a message of {segment}");
+            }
+        }
     }
 }
