@@ -324,8 +324,9 @@ static PADDING: [[u8; PADDING_BYTES]; PADDING_BYTES] = {
     }
     rows
 };
-/// A packet that only fills a hole has one byte before any that joins it to its neighbours.
-const PADDING_BYTES: usize = PAD_BYTES + 2;
+/// A packet may be padded twice, to the largest of its run and that to the largest of its message; one that only fills a
+/// hole has one byte before either.
+const PADDING_BYTES: usize = 2 * PAD_BYTES + 2;
 
 impl Run {
     fn len(&self) -> u32 {
