@@ -233,7 +233,7 @@ impl Shard {
         let (key, producer) = self.producer_named(id)?;
         producer.paused = false;
         let wanted = producer.paused_consumers as usize != producer.consumers.len();
-        self.choose_layers(now, key);
+        self.choose_layers(now, key, true);
         if wanted {
             self.ask_key_frames_for_all(now, key);
         }

@@ -132,6 +132,11 @@ impl Shard {
         if let Some(rate) = layer.temporal_rates.get_mut(facts.temporal as usize) {
             rate.add(incoming.bytes, now);
         }
+        if first_of_layer && producer.needs_key_frame() {
+            self.begin_layer(now, stream.producer, facts.key_frame && facts.start_of_frame);
+        }
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
+        let layer = &mut producer.layers[stream.layer as usize];
         let (all, paused) = (producer.consumers.len() as u64, u64::from(producer.paused_consumers));
         self.discards.add(Discard::ConsumerPaused, paused);
         if !is_heard {
@@ -155,16 +160,20 @@ impl Shard {
         if listening > 0 && layer.pend(number, arrival) {
             self.egress.held.push((stream.producer, stream.layer));
         }
-        if first_of_layer && producer.needs_key_frame() {
-            let (transport, count) = (producer.transport, producer.layers.len());
-            if let Some(transport) = self.transports.at_mut(transport) {
-                transport.next_check.get_or_insert(now + CHECK_INTERVAL);
-            }
-            if count > 1 {
-                self.choose_layers(now, stream.producer);
-            }
-        }
         Ok(())
+    }
+
+    /// A layer arrives that did not: before its first packet is offered to anybody it is chosen by those who want it, so
+    /// that a key frame that it begins with is not lost to them.
+    fn begin_layer(&mut self, now: Instant, key: Key<Producer>, with_key_frame: bool) {
+        let Some(producer) = self.producers.at(key) else { return };
+        let (transport, count) = (producer.transport, producer.layers.len());
+        if let Some(transport) = self.transports.at_mut(transport) {
+            transport.next_check.get_or_insert(now + CHECK_INTERVAL);
+        }
+        if count > 1 {
+            self.choose_layers(now, key, !with_key_frame);
+        }
     }
 
     /// The first packet of an SSRC names its producer by MID, and its layer by RID or repaired RID; those

@@ -12,30 +12,39 @@ use crate::shard::producer::Producer;
 use crate::shard::table::Key;
 
 impl Shard {
-    /// Chooses anew for every consumer of a producer.
-    pub(super) fn choose_layers(&mut self, now: Instant, key: Key<Producer>) {
+    /// Chooses anew for every consumer of a producer. `asks` is false where the key frame that a change of layer needs
+    /// is about to be forwarded.
+    pub(super) fn choose_layers(&mut self, now: Instant, key: Key<Producer>, asks: bool) {
         let Some(producer) = self.producers.at(key) else { return };
         for consumer in producer.consumers.clone() {
-            self.choose_layer(now, consumer);
+            if self.choose(now, consumer) && asks {
+                self.ask_key_frame(now, consumer);
+            }
         }
     }
 
-    /// Chooses the layer that a consumer should get, and puts it into the lists of the layers that it follows.
+    /// Chooses the layer that a consumer should get, and asks for the key frame that it begins with.
     pub(super) fn choose_layer(&mut self, now: Instant, key: Key<Consumer>) {
-        let Some(consumer) = self.consumers.at_mut(key) else { return };
-        if consumer.paused {
-            return;
+        if self.choose(now, key) {
+            self.ask_key_frame(now, key);
         }
-        let Some(producer) = self.producers.at_mut(consumer.producer) else { return };
+    }
+
+    /// Puts a consumer into the lists of the layers that it should follow. Returns whether it takes a key frame to get
+    /// there.
+    fn choose(&mut self, now: Instant, key: Key<Consumer>) -> bool {
+        let Some(consumer) = self.consumers.at_mut(key) else { return false };
+        if consumer.paused {
+            return false;
+        }
+        let Some(producer) = self.producers.at_mut(consumer.producer) else { return false };
         let (count, alive) = (producer.layers.len() as u8, producer.alive(now));
         let changed = consumer.selector.choose(count, alive);
         follow(producer, consumer, key);
         if changed {
             self.changed.push(key);
-            if consumer.selector.target() != consumer.selector.current() {
-                self.ask_key_frame(now, key);
-            }
         }
+        changed && consumer.selector.target() != consumer.selector.current()
     }
 
     /// A consumer needs a key frame of the layer that it waits for, or of the one that it gets.

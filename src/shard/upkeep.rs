@@ -165,7 +165,7 @@ impl Shard {
             let alive = producer.alive(now);
             if std::mem::replace(&mut producer.was_alive, alive) != alive {
                 self.changed.extend(&producer.consumers);
-                self.choose_layers(now, producer_key);
+                self.choose_layers(now, producer_key, true);
             }
         }
         if let Some(transport) = self.transports.at_mut(key).filter(|_| any_alive) {

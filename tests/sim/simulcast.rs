@@ -95,3 +95,27 @@ fn temporal_layers_fall_and_rise_without_a_key_frame() {
     viewer.assert_continuous();
     viewer.assert_pictures_consecutive();
 }
+
+#[test]
+fn who_waits_for_a_source_gets_the_key_frame_that_its_layer_begins_with() {
+    let mut call = Call::new(25);
+    let sender = call.join();
+    let viewers: Vec<_> = (0..2).map(|_| call.join()).collect();
+    call.run(SECOND);
+    let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+    let begun = call.now;
+    let mut watched = Vec::new();
+    for (wish, viewer) in viewers.iter().enumerate() {
+        let (consumer, ssrc) = call.watch(*viewer, camera);
+        call.prefer(consumer, wish as u8, None);
+        watched.push((wish as u32, *viewer, ssrc));
+    }
+    call.run(SECOND / 2);
+    assert_eq!(call.key_frame_requests(sender), 0);
+    for (wish, viewer, ssrc) in watched {
+        let shown = call.viewer(viewer, ssrc).shown();
+        let first = shown.iter().find(|shown| layer_of(shown.layer) == wish).expect("the layer that was asked for");
+        assert!(first.is_key && first.at - begun < Duration::from_millis(100), "{:?}", first.at - begun);
+        call.viewer(viewer, ssrc).assert_continuous();
+    }
+}
