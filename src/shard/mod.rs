@@ -25,6 +25,7 @@ mod control;
 pub mod demux;
 pub mod egress;
 mod feedback;
+pub mod fuzz;
 mod ingress;
 mod layers;
 pub mod outbox;

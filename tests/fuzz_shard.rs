@@ -1,0 +1,129 @@
+//! The body of the shard's fuzz target over a real call with hostile turns, the same ones in every run: packets of a
+//! browser, whole and damaged, from an authenticated sender, and feedback that lies from an authenticated receiver.
+
+mod support;
+
+use ringside::shard::fuzz;
+use ringside::shard::fuzz::{
+    COMMAND, CONSUMER_SSRC, LONG, RAW, RECEIVER_RTCP, SENDER_RTCP, SENDER_RTP, STRANGER, TIME,
+};
+use support::{CAPTURE, Random, datagrams};
+
+const SCRIPTS: usize = 200;
+const RECORDS: usize = 400;
+
+fn push(script: &mut Vec<u8>, kind: u8, content: &[u8]) {
+    let (kind, unit) = if content.len() > 255 { (kind | LONG, 8) } else { (kind, 1) };
+    script.extend([kind, content.len().div_ceil(unit) as u8]);
+    script.extend(content);
+    script.resize(script.len() + content.len().next_multiple_of(unit) - content.len(), 0);
+}
+
+/// Feedback about the receiver's video: what a hostile page could say of it.
+fn lies(random: &mut Random) -> Vec<u8> {
+    let mut feedback = match random.below(7) {
+        // NACK of everything: each entry names seventeen packets.
+        0 => {
+            let entries = 1 + random.below(300);
+            let mut nack = vec![0x81, 205, 0, 0, 0, 0, 0, 1];
+            nack.extend(CONSUMER_SSRC.to_be_bytes());
+            for _ in 0..entries {
+                nack.extend((random.next() as u16).to_be_bytes());
+                nack.extend([0xff, 0xff]);
+            }
+            nack
+        }
+        1 => [&[0x81, 206, 0, 2, 0, 0, 0, 1][..], &CONSUMER_SSRC.to_be_bytes()].concat(),
+        2 => {
+            let number = random.next() as u8;
+            let fir = [&[0x84, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0][..], &CONSUMER_SSRC.to_be_bytes()].concat();
+            [&fir[..], &[number, 0, 0, 0]].concat()
+        }
+        // Transport-cc: a base, a count and a time that nobody knows, chunks and deltas at random.
+        3 => {
+            let mut lie = vec![0x8f, 205, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+            lie.extend((random.below(64) as u16).to_be_bytes());
+            let len = 6 + random.below(60);
+            lie.extend(random.bytes(len));
+            lie
+        }
+        // REMB from nothing to more than there is.
+        4 => {
+            let mut remb = vec![0x8f, 206, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 1];
+            remb.extend(random.bytes(3));
+            remb.extend(CONSUMER_SSRC.to_be_bytes());
+            remb
+        }
+        // A receiver report with any loss, number and echo.
+        5 => {
+            let report = [&[0x81, 201, 0, 7, 0, 0, 0, 1][..], &CONSUMER_SSRC.to_be_bytes()].concat();
+            [report, random.bytes(20)].concat()
+        }
+        _ => {
+            let mut xr = vec![0x80, 207, 0, 0, 0, 0, 0, 1, 4, 0, 0, 2];
+            xr.extend(random.bytes(8));
+            xr.extend([5, 0, 0, random.next() as u8]);
+            let len = random.below(80);
+            xr.extend(random.bytes(len));
+            xr
+        }
+    };
+    feedback.resize(feedback.len().next_multiple_of(4), 0);
+    let words = (feedback.len() / 4 - 1) as u16;
+    feedback[2..4].copy_from_slice(&words.to_be_bytes());
+    feedback
+}
+
+fn script(random: &mut Random, captured: &[Vec<u8>]) -> Vec<u8> {
+    let mut script = Vec::new();
+    let from = if random.flip() { 0 } else { random.below(captured.len()) };
+    for at in 0..RECORDS {
+        let real = &captured[(from + at) % captured.len()];
+        let is_report = (192..=223).contains(&real[1]);
+        push(&mut script, if is_report { SENDER_RTCP } else { SENDER_RTP }, real);
+        match random.below(12) {
+            0 => push(&mut script, if is_report { SENDER_RTCP } else { SENDER_RTP }, &random.damage(real)),
+            1 => push(&mut script, RECEIVER_RTCP, &lies(random)),
+            2 => {
+                let lie = lies(random);
+                push(&mut script, RECEIVER_RTCP, &random.damage(&lie));
+            }
+            3 => push(&mut script, TIME, &[random.below(30) as u8]),
+            4 => push(&mut script, COMMAND, &random.bytes(5)),
+            5 => push(&mut script, [RAW, STRANGER][random.below(2)], &random.damage(real)),
+            // A number far ahead or behind: streams restart, histories are jumped over.
+            6 if !is_report => {
+                let mut jump = real.clone();
+                jump[2] = random.next() as u8;
+                push(&mut script, SENDER_RTP, &jump);
+            }
+            7 => push(&mut script, SENDER_RTCP, &lies(random)),
+            _ => {}
+        }
+    }
+    script
+}
+
+#[test]
+fn a_shard_survives_whatever_its_own_peers_send() {
+    let captured: Vec<Vec<u8>> = datagrams(CAPTURE).into_iter().map(|(_, datagram)| datagram.to_vec()).collect();
+    let mut random = Random(0x5a_4d);
+    let (mut forwarded, mut resent) = (0, 0);
+    for _ in 0..SCRIPTS {
+        let reached = fuzz::shard(&script(&mut random, &captured));
+        (forwarded, resent) = (forwarded + reached.0, resent + reached.1);
+    }
+    assert!(
+        forwarded > 20 * SCRIPTS && resent > SCRIPTS,
+        "{forwarded} forwarded, {resent} resent: nothing was at stake"
+    );
+}
+
+#[test]
+fn a_shard_survives_noise() {
+    let mut random = Random(0x0e15e);
+    for _ in 0..100 {
+        let len = random.below(2_000);
+        fuzz::shard(&random.bytes(len));
+    }
+}
