@@ -1,0 +1,88 @@
+//! Feedback that costs its sender little and could cost a shard much: what one receiver asks for is bounded, and counted.
+
+#[path = "../benches/support/call.rs"]
+#[allow(dead_code, reason = "shared with the benches")]
+mod call;
+
+use std::time::{Duration, Instant};
+
+use call::{Call, Nowhere, ask};
+use ringside::discard::Discard;
+use ringside::ids::{ConsumerId, Token};
+use ringside::limits;
+use ringside::shard::Datagram;
+use ringside::shard::command::{Command, Reply};
+use ringside::shard::stats::{ConsumerStats, Stats};
+use ringside::transport::srtp::Outbound;
+
+const MS: Duration = Duration::from_millis(1);
+const CONSUMER: u64 = 1_000;
+const SSRC: u32 = 1_000_000 + 2 * CONSUMER as u32;
+/// An entry names one packet and the sixteen behind it (RFC 4585 section 6.2.1).
+const PACKETS_PER_ENTRY: usize = 17;
+const ENTRIES: usize = 340;
+
+fn stats(call: &mut Call) -> ConsumerStats {
+    let consumer = ConsumerId(CONSUMER);
+    match ask(&mut call.shard, Command::ConsumerStats { token: Token(1), consumer }) {
+        Reply::Stats(rows) => match rows.into_iter().next() {
+            Some(Stats::Consumer(stats)) => stats,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nacks_for_a_million_packets_cost_no_more_than_a_round_trip_allows() {
+    let (sender, receiver) = ("10.0.0.2:5000".parse().unwrap(), "10.0.0.3:5000".parse().unwrap());
+    // The second one only watches.
+    let mut call = Call::new(sender, &[receiver, "10.0.0.4:5000".parse().unwrap()]);
+    let mut far = Outbound::new(&call.receivers[0]);
+    let mut outbox = Nowhere::default();
+    let mut now = Instant::now();
+    for _ in 0..100 {
+        now += 33 * MS;
+        for mut datagram in call.sender.frame(5, 1_000, false) {
+            let bytes = &mut datagram[..];
+            call.shard.handle_datagram(now, Datagram { source: sender, local: 0, bytes, received_at: None });
+        }
+        call.shard.flush(now, &mut outbox);
+    }
+    let (before, sent) = (stats(&mut call), outbox.datagrams);
+    assert!(before.packets_sent > 500, "{before:?}");
+
+    // As fast as a link of 100 Mbit/s carries it: a second of nothing but NACKs, all of them authentic.
+    let (mut asked, mut next, mut worst) = (0usize, 0u16, 0);
+    while asked < 1_000_000 {
+        now += MS / 8;
+        let mut nack = vec![0x81, 205];
+        nack.extend((2 + ENTRIES as u16).to_be_bytes());
+        nack.extend(1u32.to_be_bytes());
+        nack.extend(SSRC.to_be_bytes());
+        for _ in 0..ENTRIES {
+            nack.extend(next.to_be_bytes());
+            nack.extend([0xff, 0xff]);
+            next = next.wrapping_add(PACKETS_PER_ENTRY as u16);
+        }
+        asked += ENTRIES * PACKETS_PER_ENTRY;
+        let len = nack.len();
+        nack.resize(len + 64, 0);
+        let len = far.seal_rtcp(&mut nack, len).expect("room for the trailer");
+        let (bytes, left) = (&mut nack[..len], outbox.datagrams);
+        call.shard.handle_datagram(now, Datagram { source: receiver, local: 0, bytes, received_at: None });
+        call.shard.flush(now, &mut outbox);
+        worst = worst.max(outbox.datagrams - left);
+    }
+    let after = stats(&mut call);
+    let resent = after.packets_retransmitted - before.packets_retransmitted;
+    assert_eq!(after.nack_packet_count - before.nack_packet_count, asked as u64);
+    // A tenth of a second is the round trip that is assumed until the receiver reports.
+    let round_trips = 1 + (asked / (ENTRIES * PACKETS_PER_ENTRY) / 800) as u64;
+    assert!(resent <= (round_trips + 1) * limits::RESENDS_REMEMBERED as u64, "{resent} resent");
+    assert!(resent > 0, "what can be had is given");
+    assert!(worst <= limits::RESENDS_REMEMBERED as u64 + 8, "{worst} datagrams for one NACK");
+    let refused = call.shard.discards().of(Discard::ResendRefused);
+    assert_eq!(refused + resent, asked as u64, "everything else is refused and counted");
+    assert!(outbox.datagrams - sent < 2_000, "{} datagrams", outbox.datagrams - sent);
+}
