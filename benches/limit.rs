@@ -13,7 +13,7 @@ mod support;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use call::Call;
+use call::{Call, Medium};
 use ringside::ids::Ssrc;
 use ringside::limits::{DATAGRAM_BYTES, RUN_BYTES};
 use ringside::packet::rtp::RtpHeader;
@@ -82,12 +82,12 @@ impl Rig {
         let (browser, sinks): (_, Vec<_>) = (open(), (0..consumers).map(|_| open()).collect());
         let address = |socket: &UdpSocket| socket.local_addr().expect("an address");
         let addresses: Vec<_> = sinks.iter().map(address).collect();
-        let call = Call::new(address(&browser), &addresses);
+        let call = Call::new(&[(address(&browser), Medium::Vp8)], &addresses);
         let receivers = call.receivers.iter().zip(&addresses).map(|(keys, address)| {
             (Destination { address: *address, local: 0 }, Outbound::new(&keys.swapped()), 1 << 20)
         });
         let limit = Limit {
-            inbound: Inbound::new(&call.sender.keys.swapped()),
+            inbound: Inbound::new(&call.senders[0].keys.swapped()),
             receivers: receivers.collect(),
             header: [0x90; 28],
             plain: (0..16).map(|_| vec![0; DATAGRAM_BYTES]).collect(),
@@ -99,7 +99,7 @@ impl Rig {
     fn run(&mut self, burst: usize, frames: usize, forward: fn(&mut Rig, usize)) -> Duration {
         let mut spent = Duration::ZERO;
         for _ in 0..frames {
-            for datagram in self.call.sender.frame(burst, PAYLOAD, false) {
+            for datagram in self.call.senders[0].frame(burst, PAYLOAD, false) {
                 self.browser.send_to(&datagram, self.server).expect("sent");
             }
             let before = clock::thread_cpu();

@@ -1,4 +1,6 @@
-//! A shard with one sender and many receivers, connected for real (ICE checks, DTLS), in memory.
+//! A shard with senders and receivers, connected for real (ICE checks, DTLS), in memory. Every receiver gets every
+//! sender.
+#![allow(dead_code)]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,19 +19,26 @@ use stun::attributes::{ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use stun::message::{BINDING_REQUEST, Message};
 
 const ROOM: RoomId = RoomId(1);
-const PRODUCER: ProducerId = ProducerId(1);
-pub const SSRC: u32 = 77_777;
 
 pub struct Call {
     pub shard: Shard,
-    pub sender: Sender,
+    pub senders: Vec<Sender>,
     /// What each receiver's keys are; the limit seals with the same.
     pub receivers: Vec<Keys>,
+}
+
+/// What a sender publishes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    Vp8,
+    Opus,
 }
 
 /// Makes the datagrams of a publishing browser.
 pub struct Sender {
     pub address: SocketAddr,
+    ssrc: Ssrc,
+    medium: Medium,
     pub keys: Keys,
     outbound: Outbound,
     sequence: u64,
@@ -42,13 +51,21 @@ pub struct Nowhere {
     slot: Vec<u8>,
     pub datagrams: u64,
     pub messages: u64,
+    pub bytes: u64,
     staged: Vec<Vec<u8>>,
     keep: bool,
 }
 
 impl Default for Nowhere {
     fn default() -> Self {
-        Nowhere { slot: vec![0; limits::RUN_BYTES], datagrams: 0, messages: 0, staged: Vec::new(), keep: false }
+        Nowhere {
+            slot: vec![0; limits::RUN_BYTES],
+            datagrams: 0,
+            messages: 0,
+            bytes: 0,
+            staged: Vec::new(),
+            keep: false,
+        }
     }
 }
 
@@ -59,6 +76,7 @@ impl Outbox for Nowhere {
 
     fn commit(&mut self, len: usize, segment: usize) {
         self.messages += 1;
+        self.bytes += len as u64;
         self.datagrams += len.div_ceil(segment) as u64;
         if self.keep {
             self.staged.push(self.slot[..len].to_vec());
@@ -67,45 +85,91 @@ impl Outbox for Nowhere {
 }
 
 impl Call {
-    pub fn new(sender: SocketAddr, receivers: &[SocketAddr]) -> Call {
+    /// Every receiver has got the first packets (a key frame) of each sender when this returns.
+    pub fn new(senders: &[(SocketAddr, Medium)], receivers: &[SocketAddr]) -> Call {
         let now = Instant::now();
         let identity = Identity::generate();
-        let config = ShardConfig {
-            identity: identity.clone(),
-            seed: [5; 32],
-            unix_time: ringside::uring::clock::realtime(),
-            ports: 1,
-            history_bytes: limits::HISTORY_BYTES,
-            hold: Duration::from_millis(1),
+        let mut shard = open(&identity, now);
+        let join = |(at, (address, medium)): (usize, &(SocketAddr, Medium))| {
+            let id = 1 + at as u64;
+            let keys = connect(&mut shard, &identity, *address, Direction::Send, id);
+            let outbound = Outbound::new(&keys);
+            let (address, medium, ssrc) = (*address, *medium, Ssrc(77_777 + 2 * at as u32));
+            produce(&mut shard, id, medium, ssrc);
+            Sender { address, ssrc, medium, keys, outbound, sequence: 1_000, timestamp: 0, picture: 0 }
         };
-        let mut shard = Shard::new(config, now);
-        shard.handle_command(now, Command::OpenRoom { room: ROOM, settings: RoomSettings::default() });
-        let keys = connect(&mut shard, &identity, sender, Direction::Send, 1);
-        produce(&mut shard);
-        let receivers = receivers
-            .iter()
-            .enumerate()
-            .map(|(at, address)| {
-                let id = 1_000 + at as u64;
-                let keys = connect(&mut shard, &identity, *address, Direction::Recv, id);
-                consume(&mut shard, id);
-                keys
-            })
-            .collect();
-        let outbound = Outbound::new(&keys);
-        let sender = Sender { address: sender, keys, outbound, sequence: 1_000, timestamp: 0, picture: 0 };
-        let mut call = Call { shard, sender, receivers };
-        // The key frame from which every receiver begins.
-        let mut outbox = Nowhere::default();
-        for mut datagram in call.sender.frame(3, 1_000, true) {
-            let source = call.sender.address;
-            let bytes = &mut datagram[..];
-            call.shard.handle_datagram(now, Datagram { source, local: 0, bytes, received_at: None });
-        }
-        call.shard.flush(now, &mut outbox);
-        assert_eq!(outbox.datagrams, 3 * call.receivers.len() as u64, "every receiver gets the first frame");
+        let senders: Vec<Sender> = senders.iter().enumerate().map(join).collect();
+        let join = |(at, address): (usize, &SocketAddr)| {
+            let id = 100_000 + at as u64;
+            let keys = connect(&mut shard, &identity, *address, Direction::Recv, id);
+            for (producer, sender) in senders.iter().enumerate() {
+                consume(&mut shard, id, 1 + producer as u64, sender.medium);
+            }
+            keys
+        };
+        let receivers = receivers.iter().enumerate().map(join).collect();
+        let mut call = Call { shard, senders, receivers };
+        call.begin(now);
         call
     }
+
+    fn begin(&mut self, now: Instant) {
+        let mut outbox = Nowhere::default();
+        // Requests for key frames, which are not what is counted.
+        self.shard.flush(now, &mut outbox);
+        let mut expected = outbox.datagrams as usize;
+        for sender in &mut self.senders {
+            let datagrams = match sender.medium {
+                Medium::Vp8 => sender.frame(3, 1_000, true),
+                Medium::Opus => vec![sender.sound(80)],
+            };
+            expected += datagrams.len() * self.receivers.len();
+            for mut bytes in datagrams {
+                let datagram = Datagram { source: sender.address, local: 0, bytes: &mut bytes, received_at: None };
+                self.shard.handle_datagram(now, datagram);
+            }
+        }
+        self.shard.flush(now, &mut outbox);
+        assert_eq!(outbox.datagrams, expected as u64, "every receiver gets what every sender begins with");
+    }
+}
+
+/// A peer that only checks its path.
+pub struct Visitor {
+    pub address: SocketAddr,
+    /// An authentic connectivity check of it.
+    pub check: Vec<u8>,
+}
+
+/// A shard with a transport for each address, known by a check and not yet secured.
+pub fn visitors(addresses: &[SocketAddr]) -> (Shard, Vec<Visitor>) {
+    let now = Instant::now();
+    let mut shard = open(&Identity::generate(), now);
+    let visit = |(at, address): (usize, &SocketAddr)| {
+        let (ufrag, password) = create(&mut shard, Direction::Recv, at as u64);
+        let check = binding_request(&ufrag, &password);
+        let (source, bytes) = (*address, &mut check.clone()[..]);
+        shard.handle_datagram(now, Datagram { source, local: 0, bytes, received_at: None });
+        shard.flush(now, &mut Nowhere::default());
+        while shard.poll_event().is_some() {}
+        Visitor { address: *address, check }
+    };
+    let visitors = addresses.iter().enumerate().map(visit).collect();
+    (shard, visitors)
+}
+
+fn open(identity: &Identity, now: Instant) -> Shard {
+    let config = ShardConfig {
+        identity: identity.clone(),
+        seed: [5; 32],
+        unix_time: ringside::uring::clock::realtime(),
+        ports: 1,
+        history_bytes: limits::HISTORY_BYTES,
+        hold: Duration::from_millis(1),
+    };
+    let mut shard = Shard::new(config, now);
+    shard.handle_command(now, Command::OpenRoom { room: ROOM, settings: RoomSettings::default() });
+    shard
 }
 
 impl Sender {
@@ -115,27 +179,36 @@ impl Sender {
         self.picture = (self.picture + 1) & 0x7fff;
         (0..packets)
             .map(|index| {
-                self.sequence += 1;
-                let marker = u8::from(index + 1 == packets) << 7;
-                let mut header = vec![0x90, marker | 96];
-                header.extend((self.sequence as u16).to_be_bytes());
-                header.extend(self.timestamp.to_be_bytes());
-                header.extend(SSRC.to_be_bytes());
-                // One-byte extensions: abs-send-time (2) and transport-cc (3), as Chromium sends them.
-                header.extend([0xbe, 0xde, 0, 2, 0x22, 0, 0, 0, 0x31]);
-                header.extend((self.sequence as u16).to_be_bytes());
-                header.push(0);
                 let [high, low] = (0x8000 | self.picture).to_be_bytes();
                 let mut body = vec![0x80 | u8::from(index == 0) << 4, 0xe0, high, low, 1, 0];
                 body.push(0x10 | u8::from(!is_key || index > 0));
                 body.resize(payload, 0x55);
-                let mut datagram = vec![0; header.len() + payload + 32];
-                datagram[..header.len()].copy_from_slice(&header);
-                let len = self.outbound.seal_rtp(&mut datagram, header.len(), &body, &[], Ssrc(SSRC), self.sequence);
-                datagram.truncate(len);
-                datagram
+                self.datagram(96, index + 1 == packets, &body)
             })
             .collect()
+    }
+
+    /// The sealed datagram of one Opus packet with `payload` bytes.
+    pub fn sound(&mut self, payload: usize) -> Vec<u8> {
+        self.timestamp = self.timestamp.wrapping_add(960);
+        self.datagram(111, false, &vec![0x55; payload])
+    }
+
+    fn datagram(&mut self, payload_type: u8, marker: bool, body: &[u8]) -> Vec<u8> {
+        self.sequence += 1;
+        let mut header = vec![0x90, u8::from(marker) << 7 | payload_type];
+        header.extend((self.sequence as u16).to_be_bytes());
+        header.extend(self.timestamp.to_be_bytes());
+        header.extend(self.ssrc.0.to_be_bytes());
+        // One-byte extensions: abs-send-time (2) and transport-cc (3), as Chromium sends them.
+        header.extend([0xbe, 0xde, 0, 2, 0x22, 0, 0, 0, 0x31]);
+        header.extend((self.sequence as u16).to_be_bytes());
+        header.push(0);
+        let mut datagram = vec![0; header.len() + body.len() + 32];
+        datagram[..header.len()].copy_from_slice(&header);
+        let len = self.outbound.seal_rtp(&mut datagram, header.len(), body, &[], self.ssrc, self.sequence);
+        datagram.truncate(len);
+        datagram
     }
 }
 
@@ -143,8 +216,7 @@ impl Sender {
 pub fn connect(shard: &mut Shard, identity: &Identity, address: SocketAddr, direction: Direction, id: u64) -> Keys {
     let now = Instant::now();
     let transport = TransportId(id);
-    let create = Command::CreateTransport { token: Token(id), room: ROOM, peer: PeerId(id), transport, direction };
-    let Reply::TransportCreated { ufrag, password, .. } = ask(shard, create) else { panic!("not created") };
+    let (ufrag, password) = create(shard, direction, id);
     let own = Identity::generate();
     let role = DtlsRole::Client;
     let fingerprints = own.fingerprints().to_vec();
@@ -178,6 +250,15 @@ pub fn connect(shard: &mut Shard, identity: &Identity, address: SocketAddr, dire
     panic!("the handshake does not end");
 }
 
+fn create(shard: &mut Shard, direction: Direction, id: u64) -> (String, String) {
+    let (peer, transport) = (PeerId(id), TransportId(id));
+    let create = Command::CreateTransport { token: Token(id), room: ROOM, peer, transport, direction };
+    match ask(shard, create) {
+        Reply::TransportCreated { ufrag, password, .. } => (ufrag, password),
+        _ => panic!("not created"),
+    }
+}
+
 fn binding_request(ufrag: &str, password: &str) -> Vec<u8> {
     let attribute = |typ, value: Vec<u8>| RawAttribute { typ, length: value.len() as u16, value };
     let mut message = Message::new();
@@ -195,48 +276,56 @@ fn binding_request(ufrag: &str, password: &str) -> Vec<u8> {
     message.raw
 }
 
-fn produce(shard: &mut Shard) {
+fn produce(shard: &mut Shard, id: u64, medium: Medium, ssrc: Ssrc) {
+    let is_video = medium == Medium::Vp8;
     let mut extensions = ExtensionMap::default();
     extensions.insert(2, Extension::AbsSendTime);
     extensions.insert(3, Extension::TransportCc);
+    let rtx_ssrc = is_video.then_some(Ssrc(ssrc.0 + 1));
     let producer = ProducerSpec {
-        id: PRODUCER,
-        kind: Kind::Video,
-        codec: Codec::Vp8,
-        class: SourceClass::Camera,
+        id: ProducerId(id),
+        kind: if is_video { Kind::Video } else { Kind::Audio },
+        codec: if is_video { Codec::Vp8 } else { Codec::Opus },
+        class: if is_video { SourceClass::Camera } else { SourceClass::Microphone },
         mid: Some("0".into()),
-        payload_type: 96,
-        rtx_payload_type: Some(97),
-        clock_rate: 90_000,
-        encodings: vec![EncodingSpec { ssrc: Some(Ssrc(SSRC)), rtx_ssrc: Some(Ssrc(SSRC + 1)), ..Default::default() }],
+        payload_type: if is_video { 96 } else { 111 },
+        rtx_payload_type: is_video.then_some(97),
+        clock_rate: if is_video { 90_000 } else { 48_000 },
+        encodings: vec![EncodingSpec { ssrc: Some(ssrc), rtx_ssrc, ..Default::default() }],
         extensions,
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
-        cname: "sender".into(),
+        feedback: Feedback { nack: is_video, pli: is_video, fir: is_video, transport_cc: true, remb: false },
+        cname: format!("sender-{id}"),
         paused: false,
     };
-    let produce = Command::Produce { token: Token(1), transport: TransportId(1), producer: Box::new(producer) };
-    ask(shard, produce);
+    ask(shard, Command::Produce { token: Token(1), transport: TransportId(id), producer: Box::new(producer) });
 }
 
-fn consume(shard: &mut Shard, id: u64) {
-    let extensions: ExtensionSet =
-        [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc].into_iter().collect();
+fn consume(shard: &mut Shard, transport: u64, producer: u64, medium: Medium) {
+    let is_video = medium == Medium::Vp8;
+    // By the client's contract audio carries no transport-wide numbers.
+    let extensions: ExtensionSet = if is_video {
+        [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc].into_iter().collect()
+    } else {
+        [Extension::Mid, Extension::AbsSendTime, Extension::AudioLevel].into_iter().collect()
+    };
+    let id = 1_000 * transport + producer;
     let consumer = ConsumerSpec {
         id: ConsumerId(id),
-        producer: PRODUCER,
-        payload_type: 101,
-        rtx_payload_type: Some(102),
-        ssrc: Ssrc(1_000_000 + 2 * id as u32),
-        rtx_ssrc: Some(Ssrc(1_000_001 + 2 * id as u32)),
-        mid: "0".into(),
+        producer: ProducerId(producer),
+        payload_type: if is_video { 101 } else { 100 },
+        rtx_payload_type: is_video.then_some(102),
+        ssrc: Ssrc(2 * id as u32),
+        rtx_ssrc: is_video.then_some(Ssrc(2 * id as u32 + 1)),
+        mid: producer.to_string(),
         extensions,
-        feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
-        cname: "sender".into(),
+        feedback: Feedback { nack: is_video, pli: is_video, fir: is_video, transport_cc: is_video, remb: false },
+        cname: format!("sender-{producer}"),
         paused: false,
         priority: 1,
         preferred: None,
     };
-    ask(shard, Command::Consume { token: Token(id), transport: TransportId(id), consumer: Box::new(consumer) });
+    let consumer = Box::new(consumer);
+    ask(shard, Command::Consume { token: Token(id), transport: TransportId(transport), consumer });
 }
 
 pub fn ask(shard: &mut Shard, command: Command) -> Reply {
