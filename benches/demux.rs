@@ -4,6 +4,7 @@
 //! A truncated RTP packet is refused right behind the lookup, so what it costs more than a datagram that is refused
 //! before it is the lookup. Sources come in random order, so that tables are as cold as in a crowded server.
 
+#[allow(dead_code, reason = "each bench takes its part")]
 #[path = "support/call.rs"]
 mod call;
 mod support;

@@ -4,6 +4,7 @@
 //! `seal` is the cipher alone over the same packets, `receive` what a packet costs on its way in (once, however many
 //! consumers there are). What is left of `total` is bookkeeping. CPU time of the thread, repeats interleaved.
 
+#[allow(dead_code, reason = "each bench takes its part")]
 #[path = "support/call.rs"]
 mod call;
 mod support;

@@ -6,6 +6,7 @@
 //! repeats interleaved; ratio of medians. `cargo bench --bench limit [-- --quick]`; its last line is
 //! `product/limit: R` for 49 consumers and bursts of 6.
 
+#[allow(dead_code, reason = "each bench takes its part")]
 #[path = "support/call.rs"]
 mod call;
 mod support;

@@ -4,6 +4,7 @@
 //! An untouched payload is sealed from the history straight into the slot; one whose descriptor changes is copied
 //! first and sealed in place. The last line is the price of that.
 
+#[allow(dead_code, reason = "each bench takes its part")]
 #[path = "support/call.rs"]
 mod call;
 mod support;

@@ -118,6 +118,10 @@ pub const AUDIO_SEQUENCES: usize = 64;
 /// 30 fps stream that loses every second frame. Full: the oldest cannot be asked for again.
 pub const REWRITE_SEGMENTS: usize = 64;
 
+/// How long packets that could leave wait for company on a core without a moment to spare, at most what a jitter
+/// buffer never notices. `--gather-max-us` lowers it.
+pub const GATHER: Duration = Duration::from_millis(5);
+
 /// Packets of one layer that wait for their frame's end. Full: they leave at once.
 pub const PENDING_PACKETS: usize = 64;
 
@@ -128,6 +132,12 @@ pub const STAGED_BYTES: usize = 256 * 1024;
 /// Bytes added to a packet as RTP padding so that it joins the run of a larger one: 17 covers the header
 /// extensions by which the packets of a Chromium frame differ; a byte costs 0.2 ns, an skb 1,900.
 pub const PAD_BYTES: usize = 20;
+
+/// The same where all packets of a message are small, which is audio: Opus packets of different speakers differ by
+/// more, and 48 bytes join nearly all of them.
+pub const PAD_SMALL_BYTES: usize = 48;
+/// What counts as small.
+pub const SMALL_BYTES: usize = 320;
 
 /// Largest RTP header that egress writes: 12 fixed, 4 extension header, mid (9), abs-send-time (4),
 /// transport-cc (3), passed elements, rounded up.

@@ -140,7 +140,8 @@ impl Fleet {
                 history_bytes: config.history_bytes,
                 hold: config.hold,
             };
-            let settings = WorkerConfig { worker: index, core, sockets, ring: RingConfig::default(), shard };
+            let (ring, gather_max) = (RingConfig::default(), config.gather_max);
+            let settings = WorkerConfig { worker: index, core, sockets, ring, shard, gather_max };
             let worker = worker::spawn(settings, event_sender.clone(), exit_sender.clone())?;
             tracing::info!(target: log::INFO, "worker {}/{count} on core {core}, udp {}", index + 1, list(&ports));
             let handle = Arc::new(worker.handle());

@@ -44,6 +44,8 @@ pub struct WorkerConfig {
     pub ring: RingConfig,
     /// `unix_time` and `ports` are set by the worker itself.
     pub shard: ShardConfig,
+    /// How long media may wait for company when the core has no time to spare; nothing while it has.
+    pub gather_max: Duration,
 }
 
 /// A running worker, as its starter holds it.
@@ -187,6 +189,8 @@ struct Core {
     mailbox: Mailbox<Mail>,
     events: mpsc::Sender<Event>,
     measure: Measure,
+    gather_max: Duration,
+    gather: Duration,
 }
 
 impl Core {
@@ -206,6 +210,8 @@ impl Core {
             mailbox,
             events,
             measure: Measure::new(config.worker, now),
+            gather_max: config.gather_max,
+            gather: Duration::ZERO,
         })
     }
 
@@ -218,6 +224,10 @@ impl Core {
             self.tick(now)?;
             idle_since = Instant::now();
             self.measure.ticked(now, idle_since);
+            if let Some(busy) = self.measure.take_busy() {
+                self.gather = gather(busy, self.gather, self.gather_max);
+                self.shard.set_gather(self.gather);
+            }
         }
         Ok(self.ring.submit()?)
     }
@@ -305,6 +315,19 @@ impl Core {
     }
 }
 
+/// How long media waits for company in the next second, by the busy share of the last one: nothing up to 70 %, `most`
+/// from 95 % on. Half way there each second, because gathering lowers the share that it is chosen by.
+fn gather(busy: f64, before: Duration, most: Duration) -> Duration {
+    let wanted = most.mul_f64(((busy - GATHER_FROM) / (GATHER_FULL - GATHER_FROM)).clamp(0.0, 1.0));
+    let gather = (before + wanted) / 2;
+    // Less than a tick under load takes: no company would come.
+    if gather < GATHER_LEAST { Duration::ZERO } else { gather }
+}
+
+const GATHER_FROM: f64 = 0.70;
+const GATHER_FULL: f64 = 0.95;
+const GATHER_LEAST: Duration = Duration::from_micros(200);
+
 /// Runs `work`; a panic becomes its message.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(&*panic))
@@ -322,6 +345,19 @@ fn list(cores: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn media_waits_for_company_only_where_cpu_is_scarce_and_never_longer_than_allowed() {
+        let most = Duration::from_millis(5);
+        let settled = |busy| (0..20).fold(Duration::ZERO, |before, _| gather(busy, before, most));
+        assert_eq!(settled(0.5), Duration::ZERO);
+        assert_eq!(settled(0.7), Duration::ZERO);
+        assert!((2_400..=2_500).contains(&settled(0.825).as_micros()), "{:?}", settled(0.825));
+        assert!((4_990..=5_000).contains(&settled(1.0).as_micros()), "{:?}", settled(1.0));
+        // Once the rush is over, nothing waits after a few seconds.
+        assert_eq!((0..5).fold(most, |before, _| gather(0.1, before, most)), Duration::ZERO);
+        assert_eq!(gather(1.0, Duration::ZERO, Duration::ZERO), Duration::ZERO);
+    }
 
     #[test]
     fn a_panic_becomes_the_message_that_main_prints() {

@@ -42,7 +42,8 @@ fn config(socket: Socket) -> WorkerConfig {
         history_bytes: 1 << 20,
         hold: Duration::from_millis(1),
     };
-    WorkerConfig { worker: 0, core: allowed_cores()[0], sockets: vec![socket], ring: RingConfig::default(), shard }
+    let (core, ring) = (allowed_cores()[0], RingConfig::default());
+    WorkerConfig { worker: 0, core, sockets: vec![socket], ring, shard, gather_max: limits::GATHER }
 }
 
 fn start(event_queue: usize) -> Running {

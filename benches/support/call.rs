@@ -1,6 +1,5 @@
 //! A shard with senders and receivers, connected for real (ICE checks, DTLS), in memory. Every receiver gets every
 //! sender.
-#![allow(dead_code)]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -223,6 +223,7 @@ fn blank() -> Config {
         ports_per_worker: 0,
         workers: None,
         hold: Duration::ZERO,
+        gather_max: Duration::ZERO,
         history_bytes: 0,
         log_level: LevelFilter::INFO,
         log_tags: Vec::new(),

@@ -47,6 +47,8 @@ pub struct Config {
 
     /// How long the first packet of a video frame may wait for the last one.
     pub hold: Duration,
+    /// How long packets that could leave may wait for company when a worker runs out of time.
+    pub gather_max: Duration,
     /// Payload bytes that each worker keeps for retransmission.
     pub history_bytes: usize,
 

@@ -32,6 +32,8 @@ pub struct PacketNumber(pub u64);
 pub struct Packet {
     /// Where the payload stands: filled in by [`History::commit`].
     pub(super) position: u64,
+    /// The same as a place in the ring.
+    pub(super) at: u32,
     pub payload_len: u16,
     /// Extended sequence number in its layer's own space, after packets that no one may have were left out.
     pub sequence: u64,
@@ -86,6 +88,7 @@ impl History {
     #[inline]
     pub fn commit(&mut self, payload_at: usize, mut packet: Packet) -> PacketNumber {
         packet.position = self.head + payload_at as u64;
+        packet.at = (packet.position % self.bytes.len() as u64) as u32;
         self.head += (payload_at + packet.payload_len as usize) as u64;
         let number = PacketNumber(self.next);
         self.next += 1;
@@ -112,8 +115,7 @@ impl History {
     /// The payload, RTP padding left out. Only for a packet that [`packet`](Self::packet) just gave.
     #[inline]
     pub fn payload(&self, packet: &Packet) -> &[u8] {
-        let at = (packet.position % self.bytes.len() as u64) as usize;
-        &self.bytes[at..at + packet.payload_len as usize]
+        &self.bytes[packet.at as usize..][..packet.payload_len as usize]
     }
 }
 
@@ -121,6 +123,7 @@ impl Packet {
     pub fn new(sequence: u64, timestamp: u32, payload_len: usize) -> Self {
         Packet {
             position: 0,
+            at: 0,
             payload_len: payload_len as u16,
             sequence,
             timestamp,

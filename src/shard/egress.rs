@@ -10,21 +10,24 @@
 //!
 //! What costs is the kernel's work per message, not per byte (1.9 us against 0.3 us of cipher), so packets that
 //! are almost as large as the stretch are padded up to it (RFC 3550 section 5.1) and leave in the same message.
+//! When the core runs out of time, complete runs wait a little for others to the same receivers
+//! ([`Shard::set_gather`]).
 //! Nothing here waits, allocates when warm, or changes a packet that others share.
 
-use std::time::Instant;
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
 
 use crate::discard::Discard;
-use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, RUN_BYTES, RUN_SEGMENTS};
+use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, PAD_SMALL_BYTES, RUN_BYTES, RUN_SEGMENTS, SMALL_BYTES};
 use crate::media::header::Departure;
-use crate::media::history::{History, PacketNumber};
+use crate::media::history::{History, Packet};
 use crate::media::rewriter::Rewrite;
 use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
 use crate::shard::consumer::{Consumer, Verdict};
 use crate::shard::outbox::Outbox;
 use crate::shard::producer::Producer;
-use crate::shard::table::{Key, Table};
+use crate::shard::table::Key;
 use crate::shard::transport::{Keys, Transport};
 
 /// Buffers of one tick, kept for their capacity.
@@ -33,7 +36,8 @@ pub struct Egress {
     /// Layers with packets that wait.
     pub held: Vec<(Key<Producer>, u8)>,
     runs: Vec<Run>,
-    numbers: Vec<PacketNumber>,
+    /// What the runs consist of, looked up once for all consumers.
+    packets: Vec<Packet>,
     transports: Vec<Key<Transport>>,
     outgoing: Vec<Outgoing>,
     /// When the first packet of each run of the last flush arrived; the worker takes the latency from it.
@@ -53,12 +57,15 @@ struct Run {
 #[derive(Clone, Copy)]
 struct Outgoing {
     consumer: Key<Consumer>,
-    number: PacketNumber,
+    /// Index among the packets of this flush.
+    packet: u32,
     rewrite: Rewrite,
     /// Of the sealed datagram without padding.
     size: u16,
     /// The size that it is padded to where that joins it to its neighbours.
     padded: u16,
+    /// The largest of its run from here on. Sorting by it joins what is equally large, and keeps each run in order.
+    rank: u16,
     /// Carries no payload: fills a hole in the numbering.
     is_filler: bool,
 }
@@ -79,28 +86,32 @@ impl Shard {
             egress.transports = transports;
             egress.transports.clear();
             egress.runs.clear();
-            egress.numbers.clear();
+            egress.packets.clear();
         }
         self.egress = egress;
     }
 
     fn collect_runs(&mut self, now: Instant, egress: &mut Egress) {
-        let (history, hold, producers) = (&self.history, self.config.hold, &mut self.producers);
-        let (runs, numbers, departed) = (&mut egress.runs, &mut egress.numbers, &mut egress.departed);
+        let (history, hold, gather, producers) = (&self.history, self.config.hold, self.gather, &mut self.producers);
+        let (runs, packets, departed) = (&mut egress.runs, &mut egress.packets, &mut egress.departed);
+        // When one has to leave, everything that is complete goes with it: that is what it was gathered for.
+        let leaves = |(key, at): &(Key<Producer>, u8)| producers.at(*key)?.leaves(*at, history, hold, gather);
+        let is_time = gather.is_zero() || egress.held.iter().filter_map(leaves).any(|(at, _)| at <= now);
         egress.held.retain(|(key, at)| {
             let Some(producer) = producers.at_mut(*key) else { return false };
-            let is_audio = !producer.needs_key_frame();
-            let layer = &mut producer.layers[*at as usize];
-            let (Some(since), Some(last)) = (layer.pending_since, layer.pending.last()) else { return false };
-            let frame_is_complete = history.packet(*last).is_none_or(|packet| packet.marker);
-            if !(is_audio || frame_is_complete || layer.pending_is_full() || now >= since + hold) {
+            let Some((leaves_at, is_complete)) = producer.leaves(*at, history, hold, gather) else { return false };
+            if now < leaves_at && !(is_complete && is_time) {
                 return true;
             }
-            let first = numbers.len() as u32;
-            numbers.append(&mut layer.pending);
-            layer.pending_since = None;
-            runs.push(Run { producer: *key, layer: *at, first, end: numbers.len() as u32 });
-            departed.push(since);
+            let layer = &mut producer.layers[*at as usize];
+            let first = packets.len() as u32;
+            packets.extend(layer.pending.iter().filter_map(|number| history.packet(*number)));
+            let end = packets.len() as u32;
+            let overwritten = layer.pending.len() - (end - first) as usize;
+            self.discards.add(Discard::Overwritten, (overwritten * layer.consumers.len()) as u64);
+            layer.pending.clear();
+            departed.extend(layer.pending_since.take());
+            runs.push(Run { producer: *key, layer: *at, first, end });
             false
         });
     }
@@ -133,11 +144,11 @@ impl Shard {
                     self.decide(egress.runs[*run as usize], *consumer, overhead, egress);
                 }
                 if due.len() > 1 {
-                    // Larger first, so that packets of different producers join one message; stable, so that
-                    // those of one consumer stay in order (a run has one padded size).
-                    egress.outgoing.sort_by_key(|outgoing| std::cmp::Reverse(outgoing.padded));
+                    // Larger first, so that packets of different producers join one message. Within a run ranks
+                    // never rise and indices do: it stays in order, without the memory that a stable sort takes.
+                    egress.outgoing.sort_unstable_by_key(|outgoing| (Reverse(outgoing.rank), outgoing.packet));
                 }
-                self.write(now, key, &egress.outgoing, outbox);
+                self.write(now, key, &egress.outgoing, &egress.packets, outbox);
             }
             None => {
                 let packets = due.iter().map(|(run, _)| u64::from(egress.runs[*run as usize].len())).sum();
@@ -157,11 +168,8 @@ impl Shard {
         let flowing = consumer.selector.current();
         let start = egress.outgoing.len();
         let mut largest = 0;
-        for number in &egress.numbers[run.first as usize..run.end as usize] {
-            let Some(packet) = self.history.packet(*number) else {
-                self.discards.count(Discard::Overwritten);
-                continue;
-            };
+        for at in run.first..run.end {
+            let packet = &egress.packets[at as usize];
             let (rewrite, is_filler) = match consumer.accept(run.layer, packet, producer) {
                 Verdict::Send(rewrite) => (rewrite, packet.payload_len == 0),
                 Verdict::Fill(rewrite) => (rewrite, true),
@@ -177,27 +185,28 @@ impl Shard {
                 continue;
             }
             largest = largest.max(size);
-            let number = *number;
-            let (size, padded) = (size as u16, size as u16);
-            egress.outgoing.push(Outgoing { consumer: key, number, rewrite, size, padded, is_filler });
+            let (size, padded, rank) = (size as u16, size as u16, 0);
+            egress.outgoing.push(Outgoing { consumer: key, packet: at, rewrite, size, padded, rank, is_filler });
         }
-        for outgoing in &mut egress.outgoing[start..] {
-            if largest - outgoing.size as usize <= PAD_BYTES {
-                outgoing.padded = largest as u16;
-            }
-        }
+        pad_and_rank(&mut egress.outgoing[start..], largest);
         if consumer.selector.current() != flowing {
             self.changed.push(key);
         }
     }
 
     /// Seals everything into as few messages as the sizes allow.
-    fn write(&mut self, now: Instant, key: Key<Transport>, outgoing: &[Outgoing], outbox: &mut impl Outbox) {
+    fn write(
+        &mut self,
+        now: Instant,
+        key: Key<Transport>,
+        outgoing: &[Outgoing],
+        packets: &[Packet],
+        outbox: &mut impl Outbox,
+    ) {
         let abs_send_time = self.clock.abs_send_time(now);
         let Some(transport) = self.transports.at_mut(key) else { return };
         let (Some(keys), Some(destination)) = (transport.keys.as_mut(), transport.destination) else { return };
-        let (mut packets, mut bytes) = (0, 0);
-        let estimator = &mut transport.estimator;
+        let (mut sent, mut bytes) = (0, 0);
         let mut rest = outgoing;
         while let Some(first) = rest.first() {
             let segment = first.padded as usize;
@@ -207,37 +216,22 @@ impl Shard {
             };
             let (mut at, mut count) = (0, 0);
             while let Some((next, behind)) = rest.split_first() {
-                let len = next.padded as usize;
-                if count == RUN_SEGMENTS || at + len.max(next.size as usize + HEADER_BYTES) > RUN_BYTES {
+                let Some(target) = joined_size(next, segment).filter(|_| count < RUN_SEGMENTS) else { break };
+                if at + target.max(next.size as usize + HEADER_BYTES) > RUN_BYTES {
                     break;
                 }
-                let gap = segment.wrapping_sub(len);
-                if gap > segment {
-                    break;
-                }
-                let target = target_size(segment, next.size as usize, len);
-                let number = transport.transport_sequence;
-                let Some(written) = write_one(
-                    next,
-                    target,
-                    &mut slot[at..],
-                    abs_send_time,
-                    &mut transport.transport_sequence,
-                    keys,
-                    &self.history,
-                    &mut self.consumers,
-                    now,
-                ) else {
-                    self.discards.count(Discard::Overwritten);
-                    rest = behind;
-                    continue;
-                };
-                if let Some(estimator) = estimator {
-                    if transport.transport_sequence != number {
-                        estimator.sent(SeqNo(number as u16), written, now);
-                    } else {
-                        estimator.sent_unnumbered(written, now);
-                    }
+                let consumer = self.consumers.at(next.consumer).expect("nobody goes between deciding and writing");
+                let number = transport.transport_sequence as u16;
+                let departure = Departure { abs_send_time, transport_sequence: number };
+                let packet = &packets[next.packet as usize];
+                let out = &mut slot[at..];
+                let written = write_one(next, target, out, departure, consumer, packet, keys, &self.history);
+                let is_numbered = consumer.header.has_transport_cc();
+                transport.transport_sequence += u64::from(is_numbered);
+                match &mut transport.estimator {
+                    Some(estimator) if is_numbered => estimator.sent(SeqNo(number), written, now),
+                    Some(estimator) => estimator.sent_unnumbered(written, now),
+                    None => {}
                 }
                 at += written;
                 count += 1;
@@ -247,71 +241,110 @@ impl Shard {
                 }
             }
             outbox.commit(at, segment.min(at));
-            packets += count as u64;
+            sent += count as u64;
             bytes += at;
             self.counters.messages_sent += 1;
         }
-        transport.sent.count(packets, bytes, now);
-        self.counters.packets_sent += packets;
+        self.account(now, &outgoing[..sent as usize], packets);
+        if let Some(transport) = self.transports.at_mut(key) {
+            transport.sent.count(sent, bytes, now);
+        }
+        self.counters.packets_sent += sent;
         self.counters.bytes_sent += bytes as u64;
+    }
+
+    /// Counts what left, one stretch of the same consumer at a time.
+    fn account(&mut self, now: Instant, outgoing: &[Outgoing], packets: &[Packet]) {
+        for stretch in outgoing.chunk_by(|one, next| one.consumer == next.consumer) {
+            let (Some(last), Some(consumer)) = (stretch.last(), self.consumers.at_mut(stretch[0].consumer)) else {
+                continue;
+            };
+            let octets = stretch.iter().map(|outgoing| match outgoing.is_filler {
+                true => 0,
+                false => packets[outgoing.packet as usize].payload_len as usize,
+            });
+            consumer.transmission.send(stretch.len() as u64, octets.sum(), last.rewrite.timestamp, now);
+        }
     }
 
     /// When the first held run must leave, complete or not.
     pub(super) fn media_deadline(&self) -> Option<Instant> {
-        let since = self
-            .egress
-            .held
-            .iter()
-            .filter_map(|(key, layer)| self.producers.at(*key)?.layers.get(*layer as usize)?.pending_since);
-        since.min().map(|since| since + self.config.hold)
+        let leaves = |(key, at): &(Key<Producer>, u8)| {
+            self.producers.at(*key)?.leaves(*at, &self.history, self.config.hold, self.gather)
+        };
+        self.egress.held.iter().filter_map(leaves).map(|(at, _)| at).min()
     }
 }
 
-/// Writes one packet padded to `target` bytes; returns what it wrote, `None` when the packet is gone.
+impl Producer {
+    /// When the packets of a layer that wait must leave, and whether they are complete: audio always is, and video
+    /// when the last packet of its frame is there. What is complete waits only for company.
+    fn leaves(&self, layer: u8, history: &History, hold: Duration, gather: Duration) -> Option<(Instant, bool)> {
+        let layer_is_audio = !self.needs_key_frame();
+        let layer = self.layers.get(layer as usize)?;
+        let (since, last) = (layer.pending_since?, layer.pending.last()?);
+        if layer.pending_is_full() {
+            return Some((since, true));
+        }
+        let is_complete = layer_is_audio || history.packet(*last).is_none_or(|packet| packet.marker);
+        Some((since + if is_complete { gather } else { hold.max(gather) }, is_complete))
+    }
+}
+
+/// Pads what is almost as large as the `largest` packet of its run, and ranks the run.
+#[inline]
+fn pad_and_rank(run: &mut [Outgoing], largest: usize) {
+    let mut rank = 0;
+    for outgoing in run.iter_mut().rev() {
+        if largest - outgoing.size as usize <= PAD_BYTES {
+            outgoing.padded = largest as u16;
+        }
+        rank = rank.max(outgoing.padded);
+        outgoing.rank = rank;
+    }
+}
+
+/// The size that a packet gets in a message of datagrams of `segment` bytes: padded up to it where little is missing,
+/// its own where it is much smaller and ends the message. `None`: it is larger.
+#[inline]
+fn joined_size(outgoing: &Outgoing, segment: usize) -> Option<usize> {
+    let len = outgoing.padded as usize;
+    let gap = segment.checked_sub(len)?;
+    let most = if segment <= SMALL_BYTES { PAD_SMALL_BYTES } else { PAD_BYTES };
+    Some(if gap <= most { segment } else { len })
+}
+
+/// Writes one packet padded to `target` bytes, and returns the length.
 #[inline]
 fn write_one(
     outgoing: &Outgoing,
     target: usize,
     out: &mut [u8],
-    abs_send_time: u32,
-    transport_sequence: &mut u64,
+    departure: Departure,
+    consumer: &Consumer,
+    packet: &Packet,
     keys: &mut Keys,
     history: &History,
-    consumers: &mut Table<Consumer>,
-    now: Instant,
-) -> Option<usize> {
-    let consumer = consumers.at_mut(outgoing.consumer)?;
-    let packet = history.packet(outgoing.number)?;
+) -> usize {
     let padding = target - outgoing.size as usize + usize::from(outgoing.is_filler);
-    let departure = Departure { abs_send_time, transport_sequence: *transport_sequence as u16 };
-    if consumer.header.has_transport_cc() {
-        *transport_sequence += 1;
-    }
     let header_len = consumer.header.write(out, packet, &outgoing.rewrite, departure, padding > 0);
     let payload: &[u8] = if outgoing.is_filler { &[] } else { history.payload(packet) };
-    consumer.transmission.send(payload.len(), outgoing.rewrite.timestamp, now);
     let padding = &PADDING[padding][..padding];
     let (ssrc, sequence) = (consumer.ssrc, outgoing.rewrite.sequence);
     let ids = packet.vp8.and_then(|descriptor| Some((descriptor, outgoing.rewrite.picture_ids(&descriptor)?)));
-    Some(match ids {
+    match ids {
         Some((descriptor, ids)) if !payload.is_empty() => {
             // The receiver's picture numbers differ: the descriptor is written anew, and the cipher runs in place.
             let len = header_len + payload.len();
             let end = len + padding.len();
             out[header_len..len].copy_from_slice(payload);
-            descriptor.write_into(payload, ids, &mut out[header_len..len])?;
+            // Fits: the payload that it was read from was just copied.
+            let _ = descriptor.write_into(payload, ids, &mut out[header_len..len]);
             out[len..end].copy_from_slice(padding);
             keys.outbound.seal_rtp_in_place(out, header_len, end, ssrc, sequence)
         }
         _ => keys.outbound.seal_rtp(out, header_len, payload, padding, ssrc, sequence),
-    })
-}
-
-/// The size that a packet of `size` bytes, `padded` to fit its own run, takes in a message of `segment`: a little
-/// smaller, it is padded up; much smaller, it ends the message. Both paddings together stay within the bound.
-#[inline]
-fn target_size(segment: usize, size: usize, padded: usize) -> usize {
-    if segment - size <= PAD_BYTES { segment } else { padded }
+    }
 }
 
 /// RTP padding of each length: zeros, and the count in the last byte (RFC 3550 section 5.1).
@@ -326,7 +359,7 @@ static PADDING: [[u8; PADDING_BYTES]; PADDING_BYTES] = {
 };
 /// A packet may be padded twice, to the largest of its run and that to the largest of its message; one that only fills a
 /// hole has one byte before either.
-const PADDING_BYTES: usize = 2 * PAD_BYTES + 2;
+const PADDING_BYTES: usize = PAD_BYTES + PAD_SMALL_BYTES + 2;
 
 impl Run {
     fn len(&self) -> u32 {
@@ -338,15 +371,80 @@ impl Run {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_packet_padded_for_its_run_and_for_its_message_is_not_padded_beyond_the_bound() {
-        let size = 300;
-        for padded in size..=size + PAD_BYTES {
-            for segment in padded..=padded + 2 * PAD_BYTES {
-                let target = target_size(segment, size, padded);
-                assert!(target == segment || target == padded);
-                assert!(target - size <= PAD_BYTES, "{size} padded to {padded} in a message of {segment}");
+    /// A run whose packets have these sizes, the first of them the packet of this index.
+    fn run(consumer: Key<Consumer>, first: u32, sizes: &[u16]) -> Vec<Outgoing> {
+        let rewrite = Rewrite { sequence: 0, timestamp: 0, picture: 0, tl0: 0 };
+        let mut run: Vec<_> = (first..)
+            .zip(sizes)
+            .map(|(packet, size)| {
+                let (size, padded, rank) = (*size, *size, 0);
+                Outgoing { consumer, packet, rewrite, size, padded, rank, is_filler: false }
+            })
+            .collect();
+        pad_and_rank(&mut run, *sizes.iter().max().unwrap() as usize);
+        run
+    }
+
+    /// Sizes that leave, message by message.
+    fn messages(outgoing: &[Outgoing]) -> Vec<Vec<usize>> {
+        let mut messages: Vec<Vec<usize>> = Vec::new();
+        for next in outgoing {
+            if let Some(message) = messages.last_mut()
+                && message.iter().all(|size| *size == message[0])
+                && let Some(size) = joined_size(next, message[0])
+            {
+                message.push(size);
+            } else {
+                messages.push(vec![next.padded as usize]);
             }
         }
+        messages
+    }
+
+    fn sorted(runs: [Vec<Outgoing>; 2]) -> Vec<Outgoing> {
+        let mut outgoing = runs.concat();
+        outgoing.sort_unstable_by_key(|outgoing| (Reverse(outgoing.rank), outgoing.packet));
+        outgoing
+    }
+
+    #[test]
+    fn there_is_padding_for_a_packet_that_is_padded_for_its_run_and_again_for_its_message() {
+        for largest in [100, SMALL_BYTES as u16 - PAD_BYTES as u16, 1200] {
+            for size in largest - PAD_BYTES as u16..=largest {
+                let small = run(Key::dangling(), 0, &[size, largest])[0];
+                for segment in largest..=largest + 2 * PAD_SMALL_BYTES as u16 {
+                    let target = joined_size(&small, segment as usize).expect("it is not larger");
+                    assert!(target == small.padded as usize || target == segment as usize);
+                    // One more where it only fills a hole.
+                    let padding = target - size as usize + 1;
+                    assert_eq!(PADDING[padding][padding - 1] as usize, padding, "{size} in a message of {segment}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn frames_of_two_producers_join_at_equal_sizes_and_each_stays_in_order() {
+        let consumer = Key::dangling();
+        let one = run(consumer, 0, &[1190, 1200, 400, 1200, 300]);
+        let two = run(consumer, 5, &[1195, 1195, 350]);
+        let outgoing = sorted([one, two]);
+        for range in [0..5, 5..8] {
+            let order: Vec<_> = outgoing.iter().map(|next| next.packet).filter(|at| range.contains(at)).collect();
+            assert!(order.is_sorted(), "{order:?}");
+        }
+        let messages = messages(&outgoing);
+        assert_eq!(messages.iter().flatten().count(), 8);
+        // Each run ends with a shorter packet at least once, so fewer than these cannot be.
+        assert!(messages.len() <= 3, "{messages:?}");
+    }
+
+    #[test]
+    fn small_packets_are_padded_further_than_large_ones() {
+        let consumer = Key::dangling();
+        let [voices, videos] = [[150, 110], [1200, 1160]]
+            .map(|[large, small]| messages(&sorted([run(consumer, 0, &[large]), run(consumer, 1, &[small])])));
+        assert_eq!(voices, [[150, 150]]);
+        assert_eq!(videos, [[1200, 1160]]);
     }
 }

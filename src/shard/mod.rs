@@ -110,6 +110,7 @@ pub struct Shard {
     demux: Demux,
     history: History,
     egress: Egress,
+    gather: Duration,
     staged: Staged,
     timers: Timers<Transport>,
     /// Packets that receivers asked for again in this tick.
@@ -167,6 +168,7 @@ impl Shard {
             demux: Demux::default(),
             history,
             egress: Egress::default(),
+            gather: Duration::ZERO,
             staged: Staged::new(),
             timers: Timers::new(),
             resends: Vec::new(),
@@ -238,6 +240,12 @@ impl Shard {
     /// When to call [`handle_timeout`](Self::handle_timeout) and [`flush`](Self::flush) if nothing else happens.
     pub fn next_deadline(&self) -> Option<Instant> {
         [self.timers.next_deadline(), self.media_deadline()].into_iter().flatten().min()
+    }
+
+    /// How long runs that could leave wait for others, so that packets of different producers for one receiver
+    /// share a message: latency spent where CPU is scarce. Zero, as at the start, sends them with the tick.
+    pub fn set_gather(&mut self, gather: Duration) {
+        self.gather = gather;
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

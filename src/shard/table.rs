@@ -89,6 +89,12 @@ impl<T> Table<T> {
 }
 
 impl<T> Key<T> {
+    /// Names no row.
+    #[cfg(test)]
+    pub fn dangling() -> Self {
+        Key { index: u32::MAX, generation: 0, of: PhantomData }
+    }
+
     /// Position in the table: dense, reused after a removal.
     pub fn index(self) -> u32 {
         self.index

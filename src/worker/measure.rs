@@ -57,6 +57,8 @@ struct Second {
     cpu_at_start: Duration,
     forwarding_us: Histogram<u64>,
     busy: f64,
+    /// `busy` has not been taken.
+    is_news: bool,
     p99_us: u64,
 }
 
@@ -80,6 +82,7 @@ impl Measure {
                 cpu_at_start: clock::thread_cpu(),
                 forwarding_us: microseconds(),
                 busy: 0.0,
+                is_news: false,
                 p99_us: 0,
             },
         }
@@ -118,6 +121,11 @@ impl Measure {
         }
     }
 
+    /// Share of the last full second that the thread was on its core; each second is told once.
+    pub(super) fn take_busy(&mut self) -> Option<f64> {
+        std::mem::take(&mut self.second.is_news).then_some(self.second.busy)
+    }
+
     /// Adds what only the worker knows.
     pub(super) fn fill(&mut self, now: Instant, stats: &mut WorkerStats) {
         // An idle worker has no ticks that would turn the second.
@@ -145,6 +153,7 @@ impl Second {
         let cpu = clock::thread_cpu();
         let worked = cpu.saturating_sub(self.cpu_at_start);
         self.busy = (worked.as_secs_f64() / wall.as_secs_f64()).min(1.0);
+        self.is_news = true;
         self.p99_us = self.forwarding_us.value_at_quantile(0.99);
         self.forwarding_us.reset();
         (self.start, self.cpu_at_start) = (now, cpu);
@@ -296,6 +305,17 @@ mod tests {
         measure.fill(start + SECOND * 2, &mut stats);
         assert_eq!(stats.recent_p99_us, 0);
         assert_eq!(stats.forwarding_us.count, 1);
+    }
+
+    #[test]
+    fn each_full_second_tells_once_how_busy_it_was() {
+        let start = Instant::now();
+        let mut measure = Measure::new(0, start);
+        measure.ticked(start, start + SECOND / 2);
+        assert_eq!(measure.take_busy(), None);
+        measure.ticked(start, start + SECOND);
+        assert!(measure.take_busy().is_some());
+        assert_eq!(measure.take_busy(), None);
     }
 
     #[test]

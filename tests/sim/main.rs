@@ -4,6 +4,7 @@ mod call;
 mod client;
 mod congestion;
 mod forwarding;
+mod messages;
 mod network;
 mod networks;
 mod simulcast;

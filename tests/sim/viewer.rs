@@ -52,6 +52,12 @@ impl Viewer {
         self.packets.len()
     }
 
+    /// The longest time between two packets that came behind `from`.
+    pub fn longest_silence(&self, from: Instant) -> Duration {
+        let times: Vec<_> = self.packets.values().map(|packet| packet.at).filter(|at| *at >= from).collect();
+        times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default()
+    }
+
     pub fn last_arrival(&self) -> Option<Instant> {
         self.packets.values().map(|packet| packet.at).max()
     }

@@ -108,7 +108,7 @@ mod tests {
         let start = Instant::now();
         let (mut sender, mut receiver) = (Transmission::new(), Reception::new());
         let ntp = 0x1234_5678_9abc_def0;
-        sender.send(100, 0, start);
+        sender.send(1, 100, 0, start);
         sender.sender_report(ntp, start);
         receiver.receive(1, 0, 90_000, start + 30 * MS, 112);
         receiver.sender_report(ntp, 0, start + 30 * MS);

@@ -57,10 +57,11 @@ impl Transmission {
         Transmission::default()
     }
 
-    /// A packet left. `octets` is its payload without RTP header and padding.
+    /// So many packets left at once, the last of them with this timestamp. `octets` is their payload without RTP
+    /// headers and padding.
     #[inline]
-    pub fn send(&mut self, octets: usize, rtp_timestamp: u32, now: Instant) {
-        self.packets += 1;
+    pub fn send(&mut self, packets: u64, octets: usize, rtp_timestamp: u32, now: Instant) {
+        self.packets += packets;
         self.octets += octets as u64;
         self.rate.add(octets, now);
         self.last_timestamp = rtp_timestamp;
