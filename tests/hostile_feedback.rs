@@ -6,7 +6,7 @@ mod call;
 
 use std::time::{Duration, Instant};
 
-use call::{Call, Nowhere, ask};
+use call::{Call, Medium, Nowhere, ask};
 use ringside::discard::Discard;
 use ringside::ids::{ConsumerId, Token};
 use ringside::limits;
@@ -16,8 +16,8 @@ use ringside::shard::stats::{ConsumerStats, Stats};
 use ringside::transport::srtp::Outbound;
 
 const MS: Duration = Duration::from_millis(1);
-const CONSUMER: u64 = 1_000;
-const SSRC: u32 = 1_000_000 + 2 * CONSUMER as u32;
+const CONSUMER: u64 = 100_000_001;
+const SSRC: u32 = 2 * CONSUMER as u32;
 /// An entry names one packet and the sixteen behind it (RFC 4585 section 6.2.1).
 const PACKETS_PER_ENTRY: usize = 17;
 const ENTRIES: usize = 340;
@@ -37,13 +37,13 @@ fn stats(call: &mut Call) -> ConsumerStats {
 fn nacks_for_a_million_packets_cost_no_more_than_a_round_trip_allows() {
     let (sender, receiver) = ("10.0.0.2:5000".parse().unwrap(), "10.0.0.3:5000".parse().unwrap());
     // The second one only watches.
-    let mut call = Call::new(sender, &[receiver, "10.0.0.4:5000".parse().unwrap()]);
+    let mut call = Call::new(&[(sender, Medium::Vp8)], &[receiver, "10.0.0.4:5000".parse().unwrap()]);
     let mut far = Outbound::new(&call.receivers[0]);
     let mut outbox = Nowhere::default();
     let mut now = Instant::now();
     for _ in 0..100 {
         now += 33 * MS;
-        for mut datagram in call.sender.frame(5, 1_000, false) {
+        for mut datagram in call.senders[0].frame(5, 1_000, false) {
             let bytes = &mut datagram[..];
             call.shard.handle_datagram(now, Datagram { source: sender, local: 0, bytes, received_at: None });
         }
