@@ -279,3 +279,6 @@ pub const ROOMS_PER_CONNECTION: usize = 4;
 
 /// Padding packets of one probe that leave at a time.
 pub const PROBE_PACKETS: usize = 32;
+
+/// How long a start waits for UDP ports that are taken. Later: exit code 2, with the port.
+pub const PORT_RELEASE: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -99,7 +99,7 @@ fn media_sockets(config: &Config, workers: usize, announced: &[IpAddr]) -> Resul
     // An IPv6 socket on :: serves IPv4 too, under mapped addresses.
     let options = SocketOptions { only_v6: !everywhere, ..SocketOptions::default() };
     let of_worker = |worker: usize| {
-        let bind = |port: u16| Socket::bind(SocketAddr::new(config.rtc_listen_ip, port), options);
+        let bind = |port: u16| bind_when_free(SocketAddr::new(config.rtc_listen_ip, port), options);
         let mut sockets: Vec<Socket> = config.worker_ports(worker).map(bind).collect::<Result<_, _>>()?;
         let ports = sockets.len();
         for address in announced.iter().take(limits::OWN_ADDRESSES).filter(|_| everywhere) {
@@ -110,6 +110,18 @@ fn media_sockets(config: &Config, workers: usize, announced: &[IpAddr]) -> Resul
         Ok(sockets)
     };
     (0..workers).map(of_worker).collect()
+}
+
+/// The kernel takes a ring apart in the background and gives its ports back about 30 ms after the process ended
+/// (measured): a server that is started again at once waits for those of the one before.
+fn bind_when_free(address: SocketAddr, options: SocketOptions) -> Result<Socket, BindError> {
+    let deadline = Instant::now() + limits::PORT_RELEASE;
+    loop {
+        match Socket::bind(address, options) {
+            Err(BindError::InUse(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            result => return result,
+        }
+    }
 }
 
 /// All workers of the process, as the control plane meets them.
