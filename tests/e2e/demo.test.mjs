@@ -6,7 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { Chromium } from './support/chromium.mjs';
 import { personScript, refusingScript } from './support/scene.mjs';
-import { startServer } from './support/server.mjs';
+import { isMediasoup, startServer } from './support/server.mjs';
 
 const PEOPLE = {
   Ada: { tone_hz: 300, look: { wall: ['#4a6472', '#2c3c46'], lamp: '#ffd9a066', skin: '#e9b998', hair: '#3b2619', shirt: '#7a3e5f', long: true } },
@@ -43,15 +43,22 @@ describe('three people on the demo page', () => {
       assert.equal(await tab.evaluate(() => document.getElementById('people').textContent), '3 people');
     }
     if (process.env.SCREENSHOT) {
-      const sharp = () =>
-        [...document.querySelectorAll('.tile video')].every((video) => video.videoWidth >= 640) && tile('Grace').classList.contains('speaking');
-      await tabs.Ada.until('good pictures', sharp, { timeout_ms: 60_000 });
+      const sharp = (marked) =>
+        [...document.querySelectorAll('.tile video')].every((video) => video.videoWidth >= 640) && tile('Grace').matches(marked);
+      await new Promise((resolve) => setTimeout(resolve, 6000));
+      const marked = isMediasoup ? '.speaking' : '.speaking.active-speaker';
+      await tabs.Ada.until('good pictures', sharp, { args: [marked], timeout_ms: 60_000 });
       await writeFile(process.env.SCREENSHOT, await tabs.Ada.screenshot());
     }
   });
 
   test('who speaks is marked', async () => {
     await tabs.Ada.until('Grace is marked as speaking', () => tile('Grace')?.classList.contains('speaking'));
+  });
+
+  test('whoever takes the floor becomes the active speaker', { skip: isMediasoup && 'mediasoup names no speaker' }, async () => {
+    const active = (name) => tile(name).classList.contains('active-speaker');
+    for (const name of ['Grace', 'Alan', 'Grace']) await tabs.Ada.until(`${name} has the floor`, active, { args: [name] });
   });
 
   test('M mutes, and the others see it', async () => {
