@@ -104,8 +104,9 @@ impl Swarm {
         let stream = match streams.find(header.ssrc) {
             Found::Media(stream) => stream,
             Found::Rtx(stream) => {
+                // Padding alone is a probe of the server's bandwidth estimate, not a packet that comes again.
                 if let Ok(payload) = keys.receive.open_rtp(datagram, header.len, 0)
-                    && let [high, low, media @ ..] = payload
+                    && let [high, low, media @ ..] = without_padding(payload, header.padded)
                     && !media.is_empty()
                 {
                     stream.accept_repaired(u16::from_be_bytes([*high, *low]), media.len());
