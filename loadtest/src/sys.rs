@@ -282,6 +282,12 @@ pub fn proc_units() -> (u64, u64) {
     unsafe { (libc::sysconf(libc::_SC_CLK_TCK).max(1) as u64, libc::sysconf(libc::_SC_PAGESIZE).max(1) as u64) }
 }
 
+/// Lets sleeps of the calling thread end when they should: the default slack of 50 us is as long as a frame's packets.
+pub fn sleep_precisely() {
+    // SAFETY: PR_SET_TIMERSLACK takes a number of nanoseconds and no pointers; its failure only keeps the slack.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000 as libc::c_ulong, 0, 0, 0) };
+}
+
 /// Asks a process of ours to end (SIGTERM).
 pub fn ask_to_end(pid: u32) {
     // SAFETY: kill takes no pointers; the pid is of a child that has not been waited for, so it is not reused.
