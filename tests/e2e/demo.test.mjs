@@ -131,7 +131,7 @@ test('a refused microphone is explained and keeps nobody out', async () => {
 test('a restarted server finds everybody again', async () => {
   const short = await startServer();
   const tabs = {};
-  for (const name of ['Ada', 'Grace']) tabs[name] = await join(name, short.url);
+  for (const name of ['Ada', 'Grace']) tabs[name] = await join(name, { url: short.url });
   await tabs.Ada.until('Ada sees Grace', picturesOfOthers, { args: [1] });
   await short.stop();
   await tabs.Ada.until('the page says so', () => document.getElementById('connection').textContent === 'Reconnecting…');
@@ -144,14 +144,46 @@ test('a restarted server finds everybody again', async () => {
   await again.stop();
 });
 
+test('a full room is explained', { skip: isMediasoup && 'mediasoup has no limits' }, async () => {
+  const room = JSON.stringify({ id: 'tiny', maxPeers: 1 });
+  await fetch(`${server.url}/api/rooms`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: room });
+  const first = await join('Ada', { room: 'tiny' });
+  const second = await open('Grace', { room: 'tiny' });
+  await second.evaluate(() => document.getElementById('join').click());
+  await second.until('the explanation', () => document.getElementById('lobby-error').textContent.startsWith('This room is full.'));
+  await Promise.all([first.close(), second.close()]);
+});
+
+test('with a grace, pictures go on while the connection to the server is away', { skip: isMediasoup }, async () => {
+  const graceful = await startServer({ args: ['--reconnect-grace', '10'] });
+  const tabs = {};
+  for (const name of ['Ada', 'Grace']) tabs[name] = await join(name, { url: graceful.url });
+  await tabs.Ada.until('Ada sees Grace', picturesOfOthers, { args: [1] });
+  const consumers = () => ringside.stats().peers[0].streams.map(({ id }) => id).sort();
+  const before = await tabs.Ada.evaluate(consumers);
+  await tabs.Ada.evaluate(() => sockets.at(-1).close());
+  await tabs.Ada.until('the page says so', () => ringside.state === 'reconnecting', { every_ms: 10 });
+  await tabs.Ada.until('connected again', () => ringside.state === 'connected');
+  assert.deepEqual(await tabs.Ada.evaluate(consumers), before, 'the streams are the same');
+  const frames = await tabs.Grace.evaluate(() => framesOfOthers());
+  await tabs.Grace.until('Grace still sees Ada move', (frames) => framesOfOthers() > frames + 3, { args: [frames] });
+  await Promise.all(Object.values(tabs).map((tab) => tab.close()));
+  await graceful.stop();
+});
+
 // ---- helpers
 
-async function join(name, url = server.url) {
+async function open(name, { url = server.url, room = 'study-room' } = {}) {
   const { look, tone_hz } = PEOPLE[name];
   const script = `${personScript(look, tone_hz)};(${helpers})()`;
   const tab = await browser.newPage({ script, viewport: { width: 1200, height: 720, dark: true } });
-  await tab.goto(`${url}/?room=study-room&name=${name}`);
+  await tab.goto(`${url}/?room=${room}&name=${name}`);
   await tab.until('camera and microphone', () => document.getElementById('preview').classList.contains('has-picture'));
+  return tab;
+}
+
+async function join(name, where) {
+  const tab = await open(name, where);
   await tab.evaluate(() => document.getElementById('join').click());
   await tab.until(`${name} is in the call`, () => ringside.state === 'connected');
   return tab;
@@ -169,6 +201,15 @@ function preferredIs(name, layer) {
 }
 
 function helpers() {
+  window.framesOfOthers = () =>
+    [...document.querySelectorAll('.tile:not(.own) video')].reduce((sum, video) => sum + video.getVideoPlaybackQuality().totalVideoFrames, 0);
+  window.sockets = [];
+  window.WebSocket = class extends WebSocket {
+    constructor(...args) {
+      super(...args);
+      sockets.push(this);
+    }
+  };
   window.tile = (name) =>
     [...document.querySelectorAll('.tile:not(.screen)')].find((tile) => tile.querySelector('.name').textContent.startsWith(name));
 }

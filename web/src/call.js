@@ -3,9 +3,9 @@
 // listens to `change` (anything below differs; reconcile) and `notice` (a sentence for the person).
 
 import { Device } from 'mediasoup-client';
-import { Signaling } from './signaling.js';
+import { Signaling, SignalingError } from './signaling.js';
 import { Statistics } from './statistics.js';
-import { explain, isFinal } from './words.js';
+import { explain } from './words.js';
 
 const RECONNECT_DELAYS_MS = [300, 1000, 2000, 4000, 8000];
 const REPAIR_AFTER_MS = 1500;
@@ -220,8 +220,9 @@ export class Call extends EventTarget {
     const url = new URL(`room/${encodeURIComponent(this.#room)}`, document.baseURI);
     url.protocol = url.protocol.replace('http', 'ws');
     this.peerId ??= [...crypto.getRandomValues(new Uint32Array(3))].map((word) => word.toString(36)).join('');
-    url.searchParams.set('peerId', this.peerId);
-    if (this.#resumeToken) url.searchParams.set('token', this.#resumeToken);
+    const token = new URLSearchParams(location.search).get('token');
+    const who = { peerId: this.peerId, displayName: this.#name, resumeToken: this.#resumeToken, token };
+    for (const [name, value] of Object.entries(who)) if (value) url.searchParams.set(name, value);
     return url.href;
   }
 
@@ -254,7 +255,7 @@ export class Call extends EventTarget {
     if (this.state === 'ended') return;
     this.#signaling?.close();
     if (error.code === 'peer-id-taken') this.peerId = this.#resumeToken = null;
-    else if (isFinal(error)) {
+    else if (error.isFinal) {
       this.error = error;
       return this.leave();
     }
@@ -292,7 +293,7 @@ export class Call extends EventTarget {
     const giveUp = () => {
       this.#resumeToken = null;
       this.peerId = null;
-      this.#connectionLost(new Error('the media path does not come back'));
+      this.#connectionLost(new SignalingError('connection-lost', 'the media path does not come back'));
     };
     this.#repairTimers.set(transport, setTimeout(giveUp, GIVE_UP_REPAIR_AFTER_MS));
     try {
@@ -313,7 +314,7 @@ export class Call extends EventTarget {
       track: own.track,
       stopTracks: false,
       ...PUBLISHING[source](own.track),
-      appData: { source, name: this.#name, height: own.track.getSettings().height },
+      appData: { source, height: own.track.getSettings().height },
     });
     // Switched off, or left, while the server was answering.
     if (this.own.get(source) !== own || transport !== this.#send) return this.#closeProducer(producer);
@@ -373,8 +374,8 @@ export class Call extends EventTarget {
     return peer;
   }
 
-  async #newProducer({ producerId, peerId, kind, paused, appData }) {
-    const peer = this.#meet(peerId, appData?.name);
+  async #newProducer({ producerId, peerId, paused }) {
+    const peer = this.#meet(peerId);
     if (peer.asked.has(producerId)) return;
     peer.asked.add(producerId);
     await this.#ready;
@@ -382,7 +383,7 @@ export class Call extends EventTarget {
     if (this.peers.get(peerId) !== peer) return;
     const transport = this.#receive;
     try {
-      await this.#consume(peer, producerId, { kind, producerPaused: paused ?? false });
+      await this.#consume(peer, producerId, { producerPaused: paused ?? false });
     } catch (error) {
       // A producer that closed meanwhile, or a call that was left, is nobody's problem.
       peer.asked.delete(producerId);

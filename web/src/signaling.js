@@ -2,11 +2,15 @@
 // notifications go to one listener. It never reconnects by itself: what to rebuild after a loss is the call's
 // knowledge. Frames: {request,id,method,data} -> {response,id,ok,data | errorCode,errorReason}; {notification,method,data}.
 
+import { isKnown } from './words.js';
+
 const REQUEST_TIMEOUT_MS = 15_000;
 const OPEN_TIMEOUT_MS = 8_000;
 
-/** A refusal by the server (`code` is one of its closed set) or by the connection (`timeout`, `unreachable`,
- * `connection-lost`). */
+/**
+ * A refusal by the server (`code` is one of its closed set) or by the connection (`timeout`, `unreachable`,
+ * `connection-lost`). `isFinal`: trying again by itself would only repeat it.
+ */
 export class SignalingError extends Error {
   constructor(code, message) {
     super(message || code);
@@ -16,6 +20,7 @@ export class SignalingError extends Error {
 
 export class Signaling {
   #socket;
+  #ended = null;
   #pending = new Map();
   #nextId = 1;
   #onClosed;
@@ -56,7 +61,7 @@ export class Signaling {
 
   request(method, data = {}) {
     if (this.#socket.readyState !== WebSocket.OPEN) {
-      return Promise.reject(new SignalingError('connection-lost', 'the connection to the server is lost'));
+      return Promise.reject(this.#ended ?? new SignalingError('connection-lost'));
     }
     const id = this.#nextId++;
     this.#socket.send(JSON.stringify({ request: true, id, method, data }));
@@ -94,6 +99,7 @@ export class Signaling {
   }
 
   #lost(error) {
+    this.#ended ??= error;
     for (const { reject, timer } of this.#pending.values()) {
       clearTimeout(timer);
       reject(error);
@@ -113,10 +119,9 @@ function parse(text) {
   }
 }
 
-// A server that refuses or ends a connection says why in the close frame's reason, as a code of its closed set.
+// The reason of the close frame is an error code or a word of its own; 4000 says not to come back by oneself.
 function closeError(code, reason) {
-  const named = /^[a-z]+(-[a-z]+)+$|^(unauthorized|forbidden|draining|overloaded|internal)$/.exec(reason);
-  if (named) return new SignalingError(reason);
-  if (code === 1008) return new SignalingError('rate-limited', reason);
-  return new SignalingError('connection-lost', reason || 'the connection to the server is lost');
+  const error = new SignalingError(isKnown(reason) ? reason : 'connection-lost', reason);
+  error.isFinal = code === 4000;
+  return error;
 }

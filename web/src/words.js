@@ -27,24 +27,17 @@ const ERRORS = {
   draining: 'This server is about to restart and takes no new participants.',
   overloaded: 'The server is too busy for another participant. Try again in a minute.',
   internal: 'Something went wrong in the server. Its log says more.',
+  'session-replaced': 'You went on with this call in another tab or window.',
+  'room-closed': 'The operator of the server closed this room.',
+  'server-going-down': 'The server is restarting.',
+  'slow-client': 'This device or its connection could not keep up.',
   timeout: 'The server does not answer.',
   unreachable: 'The server cannot be reached.',
   'connection-lost': 'The connection to the server is lost.',
   unsupported: 'This browser cannot take part in calls. Use a current Chrome, Edge, Firefox or Safari.',
 };
 
-/** After these, trying again by itself would only repeat the refusal. */
-const FINAL = new Set([
-  'room-full',
-  'peer-id-taken',
-  'unauthorized',
-  'forbidden',
-  'unsupported-codec',
-  'unsupported',
-  'not-found',
-]);
-
-export const isFinal = (error) => FINAL.has(error?.code);
+export const isKnown = (code) => code in ERRORS;
 
 export function explain(error) {
   if (error?.name === 'UnsupportedError') return ERRORS.unsupported;

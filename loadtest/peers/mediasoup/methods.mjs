@@ -90,7 +90,7 @@ export const methods = {
       rtpCapabilities: peer.room.router.rtpCapabilities,
       sendTransport,
       recvTransport,
-      peers: [...peer.room.peers.values()].filter((other) => other !== peer).map((other) => ({ peerId: other.id })),
+      peers: [...peer.room.peers.values()].filter((other) => other !== peer).map((other) => ({ peerId: other.id, displayName: other.displayName })),
       producers: peer.room.announcements(peer),
     };
   },

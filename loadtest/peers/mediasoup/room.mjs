@@ -23,15 +23,15 @@ export class Room {
     this.producers = new Map();
   }
 
-  enter(socket, wantedId, early) {
+  enter(socket, wantedId, displayName, early) {
     const id = wantedId ?? randomUUID();
     if (this.peers.has(id)) {
       socket.close(4000, 'peer-id-taken');
       return;
     }
-    const peer = new Peer(id, socket, this);
+    const peer = new Peer(id, displayName, socket, this);
     this.peers.set(id, peer);
-    this.notifyOthers(peer, 'peer-joined', { peerId: id });
+    this.notifyOthers(peer, 'peer-joined', { peerId: id, displayName });
     for (const { producer, owner } of this.producers.values()) {
       peer.notify('new-producer', announcement(producer, owner));
     }
@@ -78,8 +78,9 @@ export class Room {
 }
 
 class Peer {
-  constructor(id, socket, room) {
+  constructor(id, displayName, socket, room) {
     this.id = id;
+    this.displayName = displayName;
     this.socket = socket;
     this.room = room;
     this.transports = new Map();

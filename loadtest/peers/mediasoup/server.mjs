@@ -93,7 +93,7 @@ sockets.on('connection', async (socket, request) => {
   socket.on('message', keep);
   const room = await roomNamed(decodeURIComponent(name));
   socket.off('message', keep);
-  room.enter(socket, url.searchParams.get('peerId') ?? undefined, early);
+  room.enter(socket, url.searchParams.get('peerId') ?? undefined, url.searchParams.get('displayName'), early);
 });
 
 http.on('error', (error) => {
