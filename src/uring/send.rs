@@ -105,12 +105,20 @@ impl Sender {
             return None;
         }
         let fd = types::Fixed(u32::from(destination.local));
-        let request = if socket.peer().is_some() && segment >= len {
-            let payload: *const u8 = self.payload(slot);
-            opcode::Send::new(fd, payload, len as u32).flags(DO_NOT_WAIT).build()
+        let header = &self.headers[usize::from(slot)];
+        let request = if segment < len {
+            opcode::SendMsg::new(fd, &raw const header.message).flags(DO_NOT_WAIT as u32).build()
         } else {
-            let message = &raw const self.headers[usize::from(slot)].message;
-            opcode::SendMsg::new(fd, message).flags(DO_NOT_WAIT as u32).build()
+            // A single datagram needs no message header (an address with `Send`: Linux 6.1).
+            let payload: *const u8 = self.payload(slot);
+            let send = opcode::Send::new(fd, payload, len as u32).flags(DO_NOT_WAIT);
+            match socket.peer() {
+                Some(_) => send.build(),
+                None => {
+                    let address = (&raw const header.address).cast();
+                    send.dest_addr(address).dest_addr_len(header.message.msg_namelen).build()
+                }
+            }
         };
         Some(request.user_data(Tag::Send(slot).pack()))
     }
