@@ -39,6 +39,15 @@ impl Epoll {
         self.add(socket.as_raw_fd(), token, libc::EPOLLIN as u32)
     }
 
+    /// Forgets the socket: what arrives at it wakes nobody up.
+    pub fn unwatch(&self, socket: &impl AsRawFd) -> io::Result<()> {
+        // SAFETY: deleting takes no event; the descriptor lives through the call.
+        let result = unsafe {
+            libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_DEL, socket.as_raw_fd(), std::ptr::null_mut())
+        };
+        check(result).map(|_| ())
+    }
+
     /// Reports each change to readable or writable once.
     pub fn watch_edges(&self, socket: &impl AsRawFd, token: u64) -> io::Result<()> {
         self.add(socket.as_raw_fd(), token, (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32)

@@ -73,7 +73,7 @@ fn try_ring() -> io::Result<()> {
     let ring: IoUring = builder().build(8)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let needed = [opcode::RecvMsgMulti::CODE, opcode::SendMsg::CODE, opcode::Read::CODE];
+    let needed = [opcode::RecvMsgMulti::CODE, opcode::SendMsg::CODE, opcode::Send::CODE, opcode::Read::CODE];
     if !needed.iter().all(|code| probe.is_supported(*code)) || !ring.params().is_feature_ext_arg() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }

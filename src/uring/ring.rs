@@ -157,11 +157,16 @@ impl Ring {
     /// Submits what was committed, then blocks until something has happened or `at_most` has passed (`None`:
     /// for ever; zero: not at all). Afterwards [`receive`](Self::receive) yields what arrived.
     pub fn wait(&mut self, at_most: Option<Duration>) -> Result<(), RingError> {
+        self.wait_for(1, at_most)
+    }
+
+    /// The same, but blocks until so much has happened.
+    pub fn wait_for(&mut self, completions: u32, at_most: Option<Duration>) -> Result<(), RingError> {
         self.arm();
         if self.receiver.has_pending() || at_most == Some(Duration::ZERO) || !self.uring.completion().is_empty() {
             self.enter(0, None)?;
         } else {
-            self.enter(1, at_most)?;
+            self.enter(completions, at_most)?;
         }
         self.reap()
     }
