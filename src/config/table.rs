@@ -385,7 +385,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "MICROSECONDS",
         default: "5000",
         help: "How long packets may wait for others to the same receiver, to leave together, while a worker is short of \
-               CPU: nothing below 70 % busy, all of this from 95 % on. 0 never waits",
+               CPU: nothing below 50 % busy, all of this from 80 % on. 0 never waits",
         store: |config, text| put(&mut config.gather_max, number(text, 0, 5_000).map(Duration::from_micros)),
         ..ROW
     },

@@ -18,7 +18,9 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use crate::discard::Discard;
-use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, PAD_SMALL_BYTES, RUN_BYTES, RUN_SEGMENTS, SMALL_BYTES};
+use crate::limits::{
+    DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, PAD_SCARCE_BYTES, PAD_SMALL_BYTES, RUN_BYTES, RUN_SEGMENTS, SMALL_BYTES,
+};
 use crate::media::header::Departure;
 use crate::media::history::{History, Packet};
 use crate::media::rewriter::Rewrite;
@@ -27,6 +29,7 @@ use crate::shard::Shard;
 use crate::shard::consumer::{Consumer, Verdict};
 use crate::shard::outbox::Outbox;
 use crate::shard::producer::Producer;
+use crate::shard::room::Room;
 use crate::shard::table::Key;
 use crate::shard::transport::{Keys, Transport};
 
@@ -35,6 +38,8 @@ use crate::shard::transport::{Keys, Transport};
 pub struct Egress {
     /// Layers with packets that wait.
     pub held: Vec<(Key<Producer>, u8)>,
+    /// Rooms of which something has to leave in this tick, while runs wait for company.
+    leaving: Vec<Key<Room>>,
     runs: Vec<Run>,
     /// What the runs consist of, looked up once for all consumers.
     packets: Vec<Packet>,
@@ -92,15 +97,16 @@ impl Shard {
     }
 
     fn collect_runs(&mut self, now: Instant, egress: &mut Egress) {
+        if !self.gather.is_zero() {
+            self.call_rooms(now, egress);
+        }
         let (history, hold, gather, producers) = (&self.history, self.config.hold, self.gather, &mut self.producers);
         let (runs, packets, departed) = (&mut egress.runs, &mut egress.packets, &mut egress.departed);
-        // When one has to leave, everything that is complete goes with it: that is what it was gathered for.
-        let leaves = |(key, at): &(Key<Producer>, u8)| producers.at(*key)?.leaves(*at, history, hold, gather);
-        let is_time = gather.is_zero() || egress.held.iter().filter_map(leaves).any(|(at, _)| at <= now);
+        let rooms = &egress.leaving;
         egress.held.retain(|(key, at)| {
             let Some(producer) = producers.at_mut(*key) else { return false };
             let Some((leaves_at, is_complete)) = producer.leaves(*at, history, hold, gather) else { return false };
-            if now < leaves_at && !(is_complete && is_time) {
+            if now < leaves_at && !(is_complete && rooms.contains(&producer.room)) {
                 return true;
             }
             let layer = &mut producer.layers[*at as usize];
@@ -114,6 +120,19 @@ impl Shard {
             runs.push(Run { producer: *key, layer: *at, first, end });
             false
         });
+    }
+
+    /// Where one run of a room has to leave, everything of the room that is complete goes with it: that is what it was
+    /// gathered for. Other rooms have other receivers, and wait for their own.
+    fn call_rooms(&self, now: Instant, egress: &mut Egress) {
+        egress.leaving.clear();
+        for (key, at) in &egress.held {
+            let Some(producer) = self.producers.at(*key) else { continue };
+            let leaves = producer.leaves(*at, &self.history, self.config.hold, self.gather);
+            if leaves.is_some_and(|(at, _)| at <= now) && !egress.leaving.contains(&producer.room) {
+                egress.leaving.push(producer.room);
+            }
+        }
     }
 
     fn sort_by_transport(&mut self, egress: &mut Egress) {
@@ -204,6 +223,7 @@ impl Shard {
         outbox: &mut impl Outbox,
     ) {
         let abs_send_time = self.clock.abs_send_time(now);
+        let is_scarce = !self.gather.is_zero();
         let Some(transport) = self.transports.at_mut(key) else { return };
         let (Some(keys), Some(destination)) = (transport.keys.as_mut(), transport.destination) else { return };
         let (mut sent, mut bytes) = (0, 0);
@@ -216,7 +236,9 @@ impl Shard {
             };
             let (mut at, mut count) = (0, 0);
             while let Some((next, behind)) = rest.split_first() {
-                let Some(target) = joined_size(next, segment).filter(|_| count < RUN_SEGMENTS) else { break };
+                let Some(target) = joined_size(next, segment, is_scarce).filter(|_| count < RUN_SEGMENTS) else {
+                    break;
+                };
                 if at + target.max(next.size as usize + HEADER_BYTES) > RUN_BYTES {
                     break;
                 }
@@ -305,12 +327,17 @@ fn pad_and_rank(run: &mut [Outgoing], largest: usize) {
 }
 
 /// The size that a packet gets in a message of datagrams of `segment` bytes: padded up to it where little is missing,
-/// its own where it is much smaller and ends the message. `None`: it is larger.
+/// its own where it is much smaller and ends the message. `None`: it is larger. Where CPU `is_scarce`, more padding is
+/// worth a message.
 #[inline]
-fn joined_size(outgoing: &Outgoing, segment: usize) -> Option<usize> {
+fn joined_size(outgoing: &Outgoing, segment: usize, is_scarce: bool) -> Option<usize> {
     let len = outgoing.padded as usize;
     let gap = segment.checked_sub(len)?;
-    let most = if segment <= SMALL_BYTES { PAD_SMALL_BYTES } else { PAD_BYTES };
+    let most = match (is_scarce, segment <= SMALL_BYTES) {
+        (true, _) => PAD_SCARCE_BYTES,
+        (false, true) => PAD_SMALL_BYTES,
+        (false, false) => PAD_BYTES,
+    };
     Some(if gap <= most { segment } else { len })
 }
 
@@ -329,7 +356,8 @@ fn write_one(
     let padding = target - outgoing.size as usize + usize::from(outgoing.is_filler);
     let header_len = consumer.header.write(out, packet, &outgoing.rewrite, departure, padding > 0);
     let payload: &[u8] = if outgoing.is_filler { &[] } else { history.payload(packet) };
-    let padding = &PADDING[padding][..padding];
+    let mut zeros = [0; PADDING_BYTES];
+    let padding = pad(&mut zeros, padding);
     let (ssrc, sequence) = (consumer.ssrc, outgoing.rewrite.sequence);
     let ids = packet.vp8.and_then(|descriptor| Some((descriptor, outgoing.rewrite.picture_ids(&descriptor)?)));
     match ids {
@@ -347,19 +375,19 @@ fn write_one(
     }
 }
 
-/// RTP padding of each length: zeros, and the count in the last byte (RFC 3550 section 5.1).
-static PADDING: [[u8; PADDING_BYTES]; PADDING_BYTES] = {
-    let mut rows = [[0; PADDING_BYTES]; PADDING_BYTES];
-    let mut count = 1;
-    while count < PADDING_BYTES {
-        rows[count][count - 1] = count as u8;
-        count += 1;
+/// RTP padding of this length: zeros, and the count in the last byte (RFC 3550 section 5.1).
+#[inline]
+fn pad(zeros: &mut [u8; PADDING_BYTES], len: usize) -> &[u8] {
+    if len > 0 {
+        zeros[len - 1] = len as u8;
     }
-    rows
-};
-/// A packet may be padded twice, to the largest of its run and that to the largest of its message; one that only fills a
-/// hole has one byte before either.
-const PADDING_BYTES: usize = PAD_BYTES + PAD_SMALL_BYTES + 2;
+    &zeros[..len]
+}
+
+/// The count is a byte. A packet may be padded twice, to the largest of its run and that to the largest of its message; one
+/// that only fills a hole has one byte before either.
+const PADDING_BYTES: usize = 255;
+const _: () = assert!(PAD_BYTES + PAD_SCARCE_BYTES < PADDING_BYTES && PAD_SMALL_BYTES <= PAD_SCARCE_BYTES);
 
 impl Run {
     fn len(&self) -> u32 {
@@ -391,7 +419,7 @@ mod tests {
         for next in outgoing {
             if let Some(message) = messages.last_mut()
                 && message.iter().all(|size| *size == message[0])
-                && let Some(size) = joined_size(next, message[0])
+                && let Some(size) = joined_size(next, message[0], false)
             {
                 message.push(size);
             } else {
@@ -412,12 +440,15 @@ mod tests {
         for largest in [100, SMALL_BYTES as u16 - PAD_BYTES as u16, 1200] {
             for size in largest - PAD_BYTES as u16..=largest {
                 let small = run(Key::dangling(), 0, &[size, largest])[0];
-                for segment in largest..=largest + 2 * PAD_SMALL_BYTES as u16 {
-                    let target = joined_size(&small, segment as usize).expect("it is not larger");
-                    assert!(target == small.padded as usize || target == segment as usize);
-                    // One more where it only fills a hole.
-                    let padding = target - size as usize + 1;
-                    assert_eq!(PADDING[padding][padding - 1] as usize, padding, "{size} in a message of {segment}");
+                for segment in largest..=largest + 2 * PAD_SCARCE_BYTES as u16 {
+                    for is_scarce in [false, true] {
+                        let target = joined_size(&small, segment as usize, is_scarce).expect("it is not larger");
+                        assert!(target == small.padded as usize || target == segment as usize);
+                        // One more where it only fills a hole.
+                        let len = target - size as usize + 1;
+                        let mut zeros = [0; PADDING_BYTES];
+                        assert_eq!(pad(&mut zeros, len).last(), Some(&(len as u8)), "{size} in a message of {segment}");
+                    }
                 }
             }
         }
