@@ -175,6 +175,9 @@ async fn distributions_are_written_as_a_histogram_log() {
     assert_eq!(path.extension().unwrap(), "hlog");
     assert!(log.contains("Tag=worker-1.forwarding_us,"), "{log}");
     assert!(log.contains("Tag=worker-1.tick_us,"), "{log}");
+    // "HISTFA": deflated, as the tools of HdrHistogram want it.
+    let rows: Vec<&str> = log.lines().filter(|line| line.starts_with("Tag=")).collect();
+    assert!(rows.iter().all(|row| row.rsplit(',').next().unwrap().starts_with("HISTFA")), "{log}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2Serializer;
+use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::limits;
@@ -205,8 +205,9 @@ impl Histograms {
     }
 }
 
-/// Writes one HdrHistogram log (V2) with the distributions of all workers since their start, tagged
-/// `worker-1.forwarding_us` and so on; returns its path, `ringside-<seconds since 1970>.hlog` in `directory`.
+/// Writes one HdrHistogram log with the distributions of all workers since their start, tagged
+/// `worker-1.forwarding_us` and so on; returns its path, `ringside-<seconds since 1970>.hlog` in `directory`. The
+/// histograms are deflated (V2): HdrHistogram's own tools read no others from a log.
 pub fn write_hlog(directory: &Path, workers: &[Histograms]) -> io::Result<PathBuf> {
     let now = SystemTime::now();
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -218,9 +219,10 @@ pub fn write_hlog(directory: &Path, workers: &[Histograms]) -> io::Result<PathBu
 }
 
 fn write_log(to: &mut impl Write, now: SystemTime, workers: &[Histograms]) -> io::Result<()> {
-    let mut serializer = V2Serializer::new();
+    let mut serializer = V2DeflateSerializer::new();
     let mut builder = IntervalLogWriterBuilder::new();
-    builder.add_comment("[Ringside: distributions since each worker's start]");
+    builder.add_comment("[Histogram log format version 1.3]");
+    builder.add_comment("[Ringside: distributions since each worker's start; _us in microseconds]");
     let mut log = builder.begin_log_with(to, &mut serializer)?;
     for worker in workers {
         let start = worker.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -261,6 +263,7 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     #[test]
@@ -328,21 +331,42 @@ mod tests {
     }
 
     #[test]
-    fn the_log_reads_back_with_a_row_for_each_distribution_of_each_worker() {
+    fn the_log_reads_back_with_every_distribution_of_each_worker() {
         let now = Instant::now();
         let mut first = Measure::new(0, now);
-        first.ticked(now, now + Duration::from_micros(7));
+        (1..=100).for_each(|micros| first.ticked(now, now + Duration::from_micros(micros)));
         let second = Measure::new(1, now);
         let mut bytes = Vec::new();
         write_log(&mut bytes, SystemTime::now(), &[first.histograms(), second.histograms()]).unwrap();
-        let tags: Vec<String> = IntervalLogIterator::new(&bytes)
-            .filter_map(|entry| match entry.unwrap() {
-                LogEntry::Interval(interval) => Some(interval.tag().unwrap().as_str().to_owned()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(tags.len(), 8);
-        assert!(tags.contains(&"worker-1.tick_us".to_owned()));
-        assert!(tags.contains(&"worker-2.run_segments".to_owned()));
+        let mut read = Vec::new();
+        for entry in IntervalLogIterator::new(&bytes) {
+            let LogEntry::Interval(interval) = entry.unwrap() else { continue };
+            // Deflated, version 2: the four bytes by which the tools know it (0x1c849304).
+            assert!(interval.encoded_histogram().starts_with("HISTFA"), "{}", interval.encoded_histogram());
+            let histogram = from_base64(interval.encoded_histogram());
+            let histogram: Histogram<u64> = Deserializer::new().deserialize(&mut &*histogram).unwrap();
+            read.push((interval.tag().unwrap().as_str().to_owned(), histogram));
+        }
+        assert_eq!(read.len(), 8);
+        let find = |tag: &str| &read.iter().find(|(found, _)| found == tag).unwrap().1;
+        assert_eq!(find("worker-1.tick_us"), &first.histograms.tick_us);
+        assert_eq!(find("worker-1.tick_us").value_at_quantile(0.5), 50);
+        assert!(find("worker-2.run_segments").is_empty());
+    }
+
+    /// RFC 4648 section 4.
+    fn from_base64(text: &str) -> Vec<u8> {
+        const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let digits = text.bytes().filter(|byte| *byte != b'=');
+        let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0);
+        for digit in digits {
+            let value = ALPHABET.iter().position(|byte| *byte == digit).unwrap();
+            (bits, held) = (bits << 6 | value as u32, held + 6);
+            if held >= 8 {
+                held -= 8;
+                bytes.push((bits >> held) as u8);
+            }
+        }
+        bytes
     }
 }
