@@ -35,7 +35,7 @@ pub use measure::{Histograms, write_hlog};
 
 /// What a worker is made of.
 pub struct WorkerConfig {
-    /// 0-based; people see it one higher ("worker 1/2").
+    /// An index; everything that people see counts from 1: logs ("worker 1/2"), threads, statistics, metrics.
     pub worker: usize,
     /// The core to run on, one of [`allowed_cores`].
     pub core: usize,
@@ -301,7 +301,7 @@ impl Core {
 
     /// Adds to the shard's statistics what the worker and its ring know.
     fn complete(&mut self, now: Instant, stats: &mut WorkerStats) {
-        stats.worker = self.worker;
+        stats.worker = self.worker + 1;
         stats.core = Some(self.core);
         stats.ports = socket::ports(self.ring.sockets());
         self.measure.fill(now, stats);

@@ -151,7 +151,7 @@ async fn statistics_name_the_worker_its_port_and_every_refusal() {
         }
     };
     assert_eq!(stats.ports, [running.address.port()]);
-    assert_eq!((stats.worker, stats.core), (0, Some(allowed_cores()[0])));
+    assert_eq!((stats.worker, stats.core), (1, Some(allowed_cores()[0])));
     let discarded = |name| stats.discards.iter().find(|(of, _)| *of == name).map(|(_, count)| *count);
     assert_eq!(discarded("unknown-source"), Some(10));
     assert_eq!(discarded("unclassified"), Some(10));

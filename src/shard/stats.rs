@@ -104,6 +104,7 @@ pub struct ConsumerStats {
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStats {
+    /// From 1, as in the log ("worker 1/2").
     pub worker: usize,
     pub core: Option<usize>,
     pub ports: Vec<u16>,

@@ -24,6 +24,7 @@ pub fn answer(command: &Command) -> Option<Event> {
         | Command::ConsumerStats { .. }
         | Command::RoomStats { .. } => Reply::Stats(Vec::new()),
         Command::WorkerStats { .. } => Reply::WorkerStats(Box::new(WorkerStats {
+            worker: 1,
             ports: vec![10_000],
             discards: vec![("oversized", 3), ("unknown-source", 0)],
             packets_received: 42,

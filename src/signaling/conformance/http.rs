@@ -93,12 +93,15 @@ fn statistics_and_metrics_tell_of_workers_and_signaling() {
     ada.refused("dance", json!({}));
     let stats = running.get("/api/stats").json();
     assert_eq!(stats["workers"][0]["packetsReceived"], 42);
+    // Counted from 1 wherever people see it, as in the log.
+    assert_eq!(stats["workers"][0]["worker"], 1);
+    assert_eq!(running.get("/api/rooms/study").json()["worker"], 1);
     assert_eq!(stats["totals"]["peers"], 1);
     assert_eq!(stats["errors"]["unknown-method"], 1);
     let metrics = running.get("/metrics");
     assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-text"));
-    assert_eq!(running.metric("ringside_worker_packets_received_total{worker=\"0\"}"), 42.0);
-    assert_eq!(running.metric("ringside_worker_discards_total{worker=\"0\",reason=\"oversized\"}"), 3.0);
+    assert_eq!(running.metric("ringside_worker_packets_received_total{worker=\"1\"}"), 42.0);
+    assert_eq!(running.metric("ringside_worker_discards_total{worker=\"1\",reason=\"oversized\"}"), 3.0);
 }
 
 #[test]

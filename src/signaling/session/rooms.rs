@@ -103,7 +103,8 @@ impl Control {
             "maxPeers": room.max_peers,
             "producers": peers().map(|peer| peer.producers.len()).sum::<usize>(),
             "consumers": peers().map(|peer| peer.consumers.len()).sum::<usize>(),
-            "worker": room.worker,
+            // As people count them, from 1.
+            "worker": room.worker + 1,
             "kept": room.kept,
             "ageSeconds": now.saturating_duration_since(room.opened_at).as_secs(),
         })
