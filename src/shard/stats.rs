@@ -120,25 +120,41 @@ pub struct WorkerStats {
     /// GSO messages handed to the kernel.
     pub messages_sent: u64,
     pub ticks: u64,
-    /// Share of the last second that the worker was not waiting, 0 to 1.
+    /// CPU time of the worker's thread over the last second, as a share of it, 0 to 1: its own work, and the kernel's
+    /// while it receives and sends for it.
     pub busy: f64,
     /// Every refusal by name; zero rows are left in, so that a dashboard knows them.
     pub discards: Vec<(&'static str, u64)>,
-    /// Kernel receive to submitted send, sampled: count, p50, p90, p99, p99.9, max in microseconds.
-    pub forwarding_us: Percentiles,
-    pub tick_us: Percentiles,
-    pub batch_packets: Percentiles,
-    pub run_segments: Percentiles,
-    /// p99 of the forwarding latency over the last second, in microseconds.
+    /// Kernel receive to submitted send in microseconds, sampled.
+    pub forwarding_us: Distribution,
+    pub tick_us: Distribution,
+    pub batch_packets: Distribution,
+    pub run_segments: Distribution,
+    /// Takes nobody new; the control plane says so.
+    pub overloaded: bool,
+    /// How many seconds were measured. Of the last one are `busy` and what is called recent.
+    #[serde(skip)]
+    pub seconds: u64,
+    /// p99 of the forwarding latency over the last second, in microseconds, and of how many samples.
     pub recent_p99_us: u64,
+    pub recent_samples: u64,
+    /// p99 of the ticks of the last second, in microseconds.
+    pub recent_tick_p99_us: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Percentiles {
+/// What was measured since the worker's start: `/api/stats` shows the quantiles, `/metrics` the buckets, which can
+/// be added up over workers and compared over time.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Distribution {
     pub count: u64,
     pub p50: u64,
     pub p90: u64,
     pub p99: u64,
     pub p999: u64,
     pub max: u64,
+    #[serde(skip)]
+    pub sum: u64,
+    /// Upper bounds, ascending, each with the number of values up to it and above the one before. The last is `u64::MAX`.
+    #[serde(skip)]
+    pub buckets: Vec<(u64, u64)>,
 }

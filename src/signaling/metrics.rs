@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::shard::stats::{Percentiles, WorkerStats};
+use crate::shard::stats::{Distribution, WorkerStats};
 use crate::signaling::counters::Counters;
 use crate::signaling::error::ErrorCode;
 use crate::signaling::message::METHODS;
@@ -86,15 +86,19 @@ impl Collector {
             scrape.counter(&format!("worker_{name}"), help, self.rows().map(|(n, w)| ([("worker", n)], value(w))))?;
         }
         type Gauge = (&'static str, &'static str, fn(&WorkerStats) -> f64);
-        const GAUGES: [Gauge; 7] = [
+        const GAUGES: [Gauge; 9] = [
             ("rooms", "Rooms of a worker", |w| w.rooms as f64),
             ("peers", "Peers of a worker", |w| w.peers as f64),
             ("transports", "Transports of a worker", |w| w.transports as f64),
             ("producers", "Producers of a worker", |w| w.producers as f64),
             ("consumers", "Consumers of a worker", |w| w.consumers as f64),
-            ("busy_ratio", "Share of the last second that a worker did not wait", |w| w.busy),
+            ("busy_ratio", "CPU time of a worker's thread over the last second, as a share of it", |w| w.busy),
+            ("overloaded", "1 while a worker takes nobody new", |w| f64::from(u8::from(w.overloaded))),
             ("forwarding_recent_p99_seconds", "99th percentile of the forwarding latency over the last second", |w| {
                 w.recent_p99_us as f64 / 1e6
+            }),
+            ("tick_recent_p99_seconds", "99th percentile of the rounds of a worker's loop over the last second", |w| {
+                w.recent_tick_p99_us as f64 / 1e6
             }),
         ];
         for (name, help, value) in GAUGES {
@@ -107,30 +111,21 @@ impl Collector {
                 .map(move |(reason, n)| ([("worker", worker.clone()), ("reason", (*reason).to_owned())], *n))
         });
         scrape.counter("worker_discards", "Packets that went no further, by the reason", discards)?;
-        self.percentiles(scrape)
+        self.distributions(scrape)
     }
 
-    /// Quantiles since the worker's start, as gauges with the quantile as a label.
-    fn percentiles(&self, scrape: &mut Scrape) -> Result<(), Error> {
-        type Row = (&'static str, &'static str, f64, fn(&WorkerStats) -> &Percentiles);
+    /// Since each worker's start, as histograms: rates, sums over workers and quantiles are the monitoring's to make.
+    fn distributions(&self, scrape: &mut Scrape) -> Result<(), Error> {
+        type Row = (&'static str, &'static str, f64, fn(&WorkerStats) -> &Distribution);
         const ROWS: [Row; 4] = [
-            ("forwarding_seconds", "Kernel receive to submitted send, sampled", 1e6, |w| &w.forwarding_us),
+            ("forwarding_seconds", "Kernel receive to submitted send, one run in sixteen", 1e6, |w| &w.forwarding_us),
             ("tick_seconds", "Length of a round of a worker's loop", 1e6, |w| &w.tick_us),
             ("batch_packets", "Datagrams that one round found", 1.0, |w| &w.batch_packets),
-            ("run_segments", "Datagrams in one message to the kernel", 1.0, |w| &w.run_segments),
+            ("run_segments", "Datagrams in one message to the kernel, one in sixteen", 1.0, |w| &w.run_segments),
         ];
         for (name, help, divisor, of) in ROWS {
-            let quantiles = self.rows().flat_map(|(worker, stats)| {
-                let p = of(stats);
-                [("0.5", p.p50), ("0.9", p.p90), ("0.99", p.p99), ("0.999", p.p999), ("1", p.max)].map(
-                    |(quantile, value)| {
-                        ([("worker", worker.clone()), ("quantile", quantile.to_owned())], value as f64 / divisor)
-                    },
-                )
-            });
-            scrape.gauge(&format!("worker_{name}"), help, quantiles)?;
-            let counts = self.rows().map(|(worker, stats)| ([("worker", worker)], of(stats).count));
-            scrape.counter(&format!("worker_{name}_samples"), "Samples behind the quantiles", counts)?;
+            let rows = self.rows().map(|(worker, stats)| ([("worker", worker)], of(stats)));
+            scrape.histogram(&format!("worker_{name}"), help, divisor, rows)?;
         }
         Ok(())
     }
@@ -181,6 +176,25 @@ impl Scrape<'_, '_> {
         }
         Ok(())
     }
+
+    /// Values are divided by `divisor`, to the unit of the metric.
+    fn histogram<'d, V: AsRef<str>, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        divisor: f64,
+        rows: impl IntoIterator<Item = ([(&'static str, V); N], &'d Distribution)>,
+    ) -> Result<(), Error> {
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, of) in rows {
+            let labels = labels.each_ref().map(|(name, value)| (*name, value.as_ref()));
+            let bound = |bound: u64| if bound == u64::MAX { f64::INFINITY } else { bound as f64 / divisor };
+            let buckets: Vec<(f64, u64)> = of.buckets.iter().map(|(upper, count)| (bound(*upper), *count)).collect();
+            let sum = of.sum as f64 / divisor;
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, of.count, &buckets, None)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +212,21 @@ mod tests {
             packets_received: 42,
             busy: 0.25,
             discards: vec![("oversized", 3), ("unknown-source", 0)],
-            forwarding_us: Percentiles { count: 9, p99: 1500, ..Percentiles::default() },
+            overloaded: true,
+            recent_p99_us: 1_250,
+            recent_tick_p99_us: 80,
+            forwarding_us: Distribution {
+                count: 9,
+                sum: 8_100,
+                buckets: vec![(500, 3), (1_500, 5), (u64::MAX, 1)],
+                ..Distribution::default()
+            },
+            run_segments: Distribution {
+                count: 2,
+                sum: 8,
+                buckets: vec![(4, 2), (u64::MAX, 0)],
+                ..Distribution::default()
+            },
             ..WorkerStats::default()
         };
         let snapshot = Snapshot {
@@ -221,11 +249,37 @@ mod tests {
             "ringside_worker_busy_ratio{worker=\"1\"} 0.25",
             "ringside_worker_discards_total{worker=\"1\",reason=\"oversized\"} 3",
             "ringside_worker_discards_total{worker=\"1\",reason=\"unknown-source\"} 0",
-            "ringside_worker_forwarding_seconds{worker=\"1\",quantile=\"0.99\"} 0.0015",
-            "ringside_worker_forwarding_seconds_samples_total{worker=\"1\"} 9",
+            "ringside_worker_forwarding_recent_p99_seconds{worker=\"1\"} 0.00125",
+            "ringside_worker_overloaded{worker=\"1\"} 1.0",
+            "ringside_worker_tick_recent_p99_seconds{worker=\"1\"} 0.00008",
+            "# TYPE ringside_worker_forwarding_seconds histogram",
+            "ringside_worker_forwarding_seconds_sum{worker=\"1\"} 0.0081",
+            "ringside_worker_forwarding_seconds_count{worker=\"1\"} 9",
+            "ringside_worker_forwarding_seconds_bucket{le=\"0.0005\",worker=\"1\"} 3",
+            "ringside_worker_forwarding_seconds_bucket{le=\"0.0015\",worker=\"1\"} 8",
+            "ringside_worker_forwarding_seconds_bucket{le=\"+Inf\",worker=\"1\"} 9",
+            "ringside_worker_run_segments_sum{worker=\"1\"} 8.0",
+            "ringside_worker_run_segments_bucket{le=\"4.0\",worker=\"1\"} 2",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn every_metric_that_the_readme_names_is_there() {
+        let readme = include_str!("../../README.md");
+        let workers = vec![WorkerStats { worker: 1, discards: vec![("oversized", 3)], ..WorkerStats::default() }];
+        let text = text(Snapshot { workers, ..Snapshot::default() }).unwrap();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = readme.split(|c: char| !is_name(c)).filter(|word| word.starts_with("ringside_"));
+        let mut named = 0;
+        for word in words.filter(|word| word.len() > "ringside_".len()) {
+            let family = ["_bucket", "_sum", "_count", "_total"].iter().find_map(|end| word.strip_suffix(end));
+            let heading = format!("# TYPE {} ", family.unwrap_or(word));
+            assert!(text.contains(&heading), "{word}");
+            named += 1;
+        }
+        assert!(named >= 5, "{named}");
     }
 }

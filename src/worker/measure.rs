@@ -15,7 +15,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::limits;
 use crate::shard::outbox::{Destination, Outbox};
-use crate::shard::stats::{Percentiles, WorkerStats};
+use crate::shard::stats::{Distribution, WorkerStats};
 use crate::uring::{Ring, clock};
 
 /// One run in this many is measured: a record costs some 10 ns and a run at least 1,000, so all of them would
@@ -24,6 +24,16 @@ const SAMPLE: u32 = 16;
 
 /// Over what "the last second" is taken.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Upper bounds of the buckets in which monitoring sees the distributions. Latency is told apart best around the
+/// millisecond that a frame may wait; 10 and 20 ms are what alerts and `--latency-limit-ms` ask for.
+const FORWARDING_BOUNDS_US: [u64; 15] =
+    [50, 100, 200, 500, 1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000, 100_000, 500_000];
+const TICK_BOUNDS_US: [u64; 15] =
+    [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000];
+const BATCH_BOUNDS: [u64; 15] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256];
+/// Up to [`limits::RUN_SEGMENTS`].
+const RUN_BOUNDS: [u64; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16];
 
 /// Distributions of one worker since its start.
 #[derive(Clone)]
@@ -56,10 +66,15 @@ struct Second {
     /// CPU time of the thread at `start`.
     cpu_at_start: Duration,
     forwarding_us: Histogram<u64>,
+    tick_us: Histogram<u64>,
+    /// How many have been told.
+    number: u64,
     busy: f64,
     /// `busy` has not been taken.
     is_news: bool,
     p99_us: u64,
+    samples: u64,
+    tick_p99_us: u64,
 }
 
 impl Measure {
@@ -81,9 +96,13 @@ impl Measure {
                 start: now,
                 cpu_at_start: clock::thread_cpu(),
                 forwarding_us: microseconds(),
+                tick_us: microseconds(),
+                number: 0,
                 busy: 0.0,
                 is_news: false,
                 p99_us: 0,
+                samples: 0,
+                tick_p99_us: 0,
             },
         }
     }
@@ -115,13 +134,15 @@ impl Measure {
     }
 
     pub(super) fn ticked(&mut self, start: Instant, end: Instant) {
-        self.histograms.tick_us.saturating_record(micros(end.saturating_duration_since(start)));
+        let tick_us = micros(end.saturating_duration_since(start));
+        self.histograms.tick_us.saturating_record(tick_us);
+        self.second.tick_us.saturating_record(tick_us);
         if end.saturating_duration_since(self.second.start) >= SECOND {
             self.second.turn(end);
         }
     }
 
-    /// Share of the last full second that the thread was on its core; each second is told once.
+    /// CPU time of the thread over the last full second, as a share of it; each second is told once.
     pub(super) fn take_busy(&mut self) -> Option<f64> {
         std::mem::take(&mut self.second.is_news).then_some(self.second.busy)
     }
@@ -132,12 +153,15 @@ impl Measure {
         if now.saturating_duration_since(self.second.start) >= SECOND {
             self.second.turn(now);
         }
+        stats.seconds = self.second.number;
         stats.busy = self.second.busy;
         stats.recent_p99_us = self.second.p99_us;
-        stats.forwarding_us = percentiles(&self.histograms.forwarding_us);
-        stats.tick_us = percentiles(&self.histograms.tick_us);
-        stats.batch_packets = percentiles(&self.histograms.batch_packets);
-        stats.run_segments = percentiles(&self.histograms.run_segments);
+        stats.recent_samples = self.second.samples;
+        stats.recent_tick_p99_us = self.second.tick_p99_us;
+        stats.forwarding_us = distribution(&self.histograms.forwarding_us, &FORWARDING_BOUNDS_US);
+        stats.tick_us = distribution(&self.histograms.tick_us, &TICK_BOUNDS_US);
+        stats.batch_packets = distribution(&self.histograms.batch_packets, &BATCH_BOUNDS);
+        stats.run_segments = distribution(&self.histograms.run_segments, &RUN_BOUNDS);
         stats.ticks = self.histograms.tick_us.len();
     }
 
@@ -154,8 +178,12 @@ impl Second {
         let worked = cpu.saturating_sub(self.cpu_at_start);
         self.busy = (worked.as_secs_f64() / wall.as_secs_f64()).min(1.0);
         self.is_news = true;
+        self.number += 1;
         self.p99_us = self.forwarding_us.value_at_quantile(0.99);
+        self.samples = self.forwarding_us.len();
+        self.tick_p99_us = self.tick_us.value_at_quantile(0.99);
         self.forwarding_us.reset();
+        self.tick_us.reset();
         (self.start, self.cpu_at_start) = (now, cpu);
     }
 }
@@ -249,8 +277,22 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
-    Percentiles {
+/// Sorts what was recorded into buckets. A value is known within one percent, so a bound lies that far off at most,
+/// always on the same side: what was counted in a bucket stays there.
+fn distribution(histogram: &Histogram<u64>, bounds: &[u64]) -> Distribution {
+    let mut buckets: Vec<(u64, u64)> = bounds.iter().chain([&u64::MAX]).map(|bound| (*bound, 0)).collect();
+    let (mut sum, mut at) = (0, 0);
+    for recorded in histogram.iter_recorded() {
+        let (value, count) = (recorded.value_iterated_to(), recorded.count_at_value());
+        while histogram.lowest_equivalent(value) > buckets[at].0 {
+            at += 1;
+        }
+        buckets[at].1 += count;
+        sum += histogram.median_equivalent(value) * count;
+    }
+    Distribution {
+        sum,
+        buckets,
         count: histogram.len(),
         p50: histogram.value_at_quantile(0.5),
         p90: histogram.value_at_quantile(0.9),
@@ -280,8 +322,11 @@ mod tests {
         assert_eq!((stats.forwarding_us.count, stats.forwarding_us.p50), (1, 150));
         assert_eq!((stats.tick_us.count, stats.tick_us.max, stats.ticks), (1, 40, 1));
         assert_eq!((stats.batch_packets.count, stats.batch_packets.p99), (1, 6));
-        assert_eq!(stats.recent_p99_us, 150);
+        assert_eq!((stats.recent_p99_us, stats.recent_samples, stats.recent_tick_p99_us), (150, 1, 40));
         assert!((0.0..=1.0).contains(&stats.busy));
+        assert_eq!(stats.seconds, 1);
+        measure.fill(start + SECOND, &mut stats);
+        assert_eq!(stats.seconds, 1, "the same second");
     }
 
     #[test]
@@ -306,8 +351,32 @@ mod tests {
         measure.ticked(start, start + SECOND);
         let mut stats = WorkerStats::default();
         measure.fill(start + SECOND * 2, &mut stats);
-        assert_eq!(stats.recent_p99_us, 0);
+        assert_eq!((stats.recent_p99_us, stats.recent_samples, stats.recent_tick_p99_us), (0, 0, 0));
         assert_eq!(stats.forwarding_us.count, 1);
+    }
+
+    #[test]
+    fn monitoring_finds_every_value_in_one_bucket_and_adds_them_up() {
+        let mut histogram = microseconds();
+        for (value, times) in [(7, 3), (50, 1), (51, 1), (10_000, 2), (90_000_000, 1)] {
+            histogram.saturating_record_n(value, times);
+        }
+        let seen = distribution(&histogram, &FORWARDING_BOUNDS_US);
+        let bounds: Vec<u64> = seen.buckets.iter().map(|(bound, _)| *bound).collect();
+        assert_eq!(bounds, [FORWARDING_BOUNDS_US.as_slice(), &[u64::MAX]].concat());
+        let filled: Vec<(u64, u64)> = seen.buckets.into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(filled, [(50, 4), (100, 1), (10_000, 2), (u64::MAX, 1)]);
+        assert_eq!(seen.count, 8);
+        let exact = 3.0 * 7.0 + 50.0 + 51.0 + 2.0 * 10_000.0 + 60_000_000.0;
+        assert!((seen.sum as f64 / exact - 1.0).abs() < 0.02, "{} is {exact}", seen.sum);
+    }
+
+    #[test]
+    fn the_buckets_of_runs_reach_as_far_as_a_run_may() {
+        assert_eq!(*RUN_BOUNDS.last().unwrap(), limits::RUN_SEGMENTS as u64);
+        for bounds in [&FORWARDING_BOUNDS_US[..], &TICK_BOUNDS_US, &BATCH_BOUNDS, &RUN_BOUNDS] {
+            assert!(bounds.is_sorted_by(|a, b| a < b), "{bounds:?}");
+        }
     }
 
     #[test]
