@@ -267,6 +267,15 @@ pub const COMMANDS: usize = 4_096;
 /// dead, and the process ends.
 pub const COMMAND_BACKLOG: usize = 65_536;
 
+/// Seconds in a row over a limit after which a worker takes nobody new, and seconds in a row below both after
+/// which it does again.
+pub const OVERLOAD_BEGINS_AFTER: u32 = 2;
+pub const OVERLOAD_ENDS_AFTER: u32 = 3;
+
+/// Samples that the latency of one second must rest on to count: of fewer, the 99th percentile is one late packet.
+/// One run in sixteen is sampled: eight people with cameras in a room make a hundred in a second (30 x 8 x 7 / 16).
+pub const OVERLOAD_SAMPLES: u64 = 100;
+
 /// How long a worker may take to answer; it answers within a tick. Later: `internal`.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 

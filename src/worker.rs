@@ -319,8 +319,9 @@ impl Core {
     }
 }
 
-/// How long media waits for company in the next second, by the busy share of the last one: nothing up to 50 %, `most`
-/// from 80 % on. Half way there each second, because gathering lowers the share that it is chosen by.
+/// How long media waits for company in the next second, by what share of its core the thread used in the last one:
+/// nothing up to 50 %, `most` from 80 % on. Half way there each second, because gathering lowers the share that it is
+/// chosen by.
 fn gather(busy: f64, before: Duration, most: Duration) -> Duration {
     let wanted = most.mul_f64(((busy - GATHER_FROM) / (GATHER_FULL - GATHER_FROM)).clamp(0.0, 1.0));
     let gather = (before + wanted) / 2;

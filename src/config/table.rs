@@ -332,7 +332,8 @@ pub const SETTINGS: &[Setting] = &[
         group: Group::Network,
         value: "PERCENT",
         default: "90",
-        help: "A worker whose core is busier than this takes nobody new",
+        help: "A worker that spends more than this of its core takes nobody new: CPU time of its thread, two seconds in a \
+               row; three better ones end it",
         store: |config, text| {
             put(&mut config.signaling.busy_limit, number(text, 1, 100).map(|percent: u32| f64::from(percent) / 100.0))
         },
@@ -343,7 +344,8 @@ pub const SETTINGS: &[Setting] = &[
         group: Group::Network,
         value: "MILLISECONDS",
         default: "20",
-        help: "A worker that takes longer than this to forward one packet in a hundred takes nobody new",
+        help: "A worker that takes longer than this to forward one packet in a hundred takes nobody new: two seconds in \
+               a row; three better ones end it",
         store: |config, text| {
             put(&mut config.signaling.latency_limit, number(text, 1, 10_000).map(Duration::from_millis))
         },
@@ -385,7 +387,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "MICROSECONDS",
         default: "5000",
         help: "How long packets may wait for others to the same receiver, to leave together, while a worker is short of \
-               CPU: nothing below 50 % busy, all of this from 80 % on. 0 never waits",
+               CPU: nothing while its thread uses up to 50 % of its core, all of this from 80 % on. 0 never waits",
         store: |config, text| put(&mut config.gather_max, number(text, 0, 5_000).map(Duration::from_micros)),
         ..ROW
     },

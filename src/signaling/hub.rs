@@ -185,8 +185,10 @@ impl Hub {
             .collect();
         let mut stats = Vec::with_capacity(count);
         for (worker, answer) in asked.into_iter().enumerate() {
-            let Reply::WorkerStats(row) = answered(answer?).await? else { return Err(ErrorCode::Internal.into()) };
-            self.lock().control.measured(worker, &row);
+            let Reply::WorkerStats(mut row) = answered(answer?).await? else {
+                return Err(ErrorCode::Internal.into());
+            };
+            self.lock().control.measured(worker, &mut row);
             stats.push(*row);
         }
         Ok(stats)
@@ -297,8 +299,9 @@ impl Hub {
     async fn keep_measuring(self) {
         loop {
             tokio::time::sleep(MEASURE_INTERVAL).await;
-            let matters = self.with(|control, _| control.peers() > 0 || control.is_overloaded());
-            if matters && let Err(failure) = self.worker_stats().await {
+            if self.with(|control, _| control.is_measuring())
+                && let Err(failure) = self.worker_stats().await
+            {
                 tracing::warn!("a worker does not answer: {failure}");
             }
         }

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod negotiation;
 pub mod notification;
 pub mod outgoing;
+pub mod overload;
 pub mod page;
 pub mod placement;
 pub mod protoo;

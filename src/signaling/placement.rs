@@ -3,6 +3,8 @@
 //! A room lives whole on one worker, so this is the only decision that spreads load. The registry keeps
 //! the counts; the hub reports a worker's own measure of being overloaded.
 
+use crate::signaling::overload::Overload;
+
 pub struct Placement {
     workers: Vec<Load>,
     /// Where the search among equals begins.
@@ -15,7 +17,7 @@ pub struct Load {
     pub load: usize,
     pub rooms: usize,
     /// The worker says that it has no time left: no new room, and nobody more in its rooms.
-    pub overloaded: bool,
+    pub overload: Overload,
 }
 
 impl Placement {
@@ -28,7 +30,7 @@ impl Placement {
         let count = self.workers.len();
         let in_turn = (0..count).map(|step| (self.turn + step) % count);
         let chosen = in_turn
-            .filter(|worker| !self.workers[*worker].overloaded)
+            .filter(|worker| !self.workers[*worker].overload.is_on())
             .min_by_key(|worker| (self.workers[*worker].load, self.workers[*worker].rooms))?;
         self.turn = (chosen + 1) % count;
         Some(chosen)
@@ -72,13 +74,17 @@ mod tests {
         assert_eq!(placement.choose(), Some(1));
     }
 
+    fn overload(placement: &mut Placement, worker: usize) {
+        (1..=10).for_each(|second| placement.worker(worker).overload.take(second, true));
+    }
+
     #[test]
     fn an_overloaded_worker_gets_no_room() {
         let mut placement = Placement::new(2);
-        placement.worker(0).overloaded = true;
+        overload(&mut placement, 0);
         placement.worker(1).load = 1000;
         assert_eq!(placement.choose(), Some(1));
-        placement.worker(1).overloaded = true;
+        overload(&mut placement, 1);
         assert_eq!(placement.choose(), None);
     }
 }

@@ -44,7 +44,7 @@ pub struct SignalingConfig {
     pub drain: Duration,
     /// Silence after which a WebSocket is sent a ping; the same again without an answer closes it.
     pub keep_alive: Duration,
-    /// Share of a worker's time above which it takes nobody new, 0 to 1.
+    /// CPU time of a worker's thread, as a share of the time, above which the worker takes nobody new, 0 to 1.
     pub busy_limit: f64,
     /// Forwarding latency (p99 over a second) above which a worker takes nobody new.
     pub latency_limit: Duration,

@@ -91,7 +91,7 @@ impl Control {
             return self.place_again(now, id);
         }
         let worker = room.worker;
-        if self.registry.placement.worker(worker).overloaded {
+        if self.registry.placement.worker(worker).overload.is_on() {
             return Err(ErrorCode::Overloaded.into());
         }
         Ok(id)

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::waiting::{Asker, Then};
 use super::{Control, QueryId};
 use crate::ids::PeerId;
+use crate::limits::OVERLOAD_SAMPLES;
 use crate::shard::command::{Command, Reply};
 use crate::shard::stats::{Stats, WorkerStats};
 use crate::signaling::error::{ErrorCode, Failure};
@@ -71,14 +72,22 @@ impl Control {
         let _ = self.ask(now, Asker::Query(query), worker, Then::Query, |token| Command::WorkerStats { token });
     }
 
-    /// Takes a worker's own measure into account for who may come.
-    pub fn measured(&mut self, worker: usize, stats: &WorkerStats) {
-        let late = u128::from(stats.recent_p99_us) > self.config.latency_limit.as_micros();
-        self.registry.placement.worker(worker).overloaded = stats.busy > self.config.busy_limit || late;
+    /// Takes a worker's own measure into account for who may come, and notes in it whether anybody may.
+    pub fn measured(&mut self, worker: usize, stats: &mut WorkerStats) {
+        let is_late = u128::from(stats.recent_p99_us) > self.config.latency_limit.as_micros()
+            && stats.recent_samples >= OVERLOAD_SAMPLES;
+        let overload = &mut self.registry.placement.worker(worker).overload;
+        overload.take(stats.seconds, stats.busy > self.config.busy_limit || is_late);
+        stats.overloaded = overload.is_on();
     }
 
-    /// Every worker says that it has no time left.
+    /// Every worker has no time left.
     pub fn is_overloaded(&self) -> bool {
-        self.registry.placement.loads().iter().all(|load| load.overloaded)
+        self.registry.placement.loads().iter().all(|load| load.overload.is_on())
+    }
+
+    /// Whether workers are to be asked how they are: somebody is here, or one has to recover.
+    pub fn is_measuring(&self) -> bool {
+        self.peers() > 0 || self.registry.placement.loads().iter().any(|load| load.overload.is_on())
     }
 }

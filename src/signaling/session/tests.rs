@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::shard::stats::WorkerStats;
 use crate::signaling::fake_worker;
 
 pub const MIC: &str = include_str!("../../../tests/fixtures/chromium156-msc3.24.1.produce.mic.json");
@@ -95,6 +96,13 @@ impl Stage {
                     self.queries.insert(query, result);
                 }
             }
+        }
+    }
+
+    /// The worker measured the same for these seconds.
+    fn measured(&mut self, worker: usize, seconds: std::ops::RangeInclusive<u64>, stats: &WorkerStats) {
+        for second in seconds {
+            self.control.measured(worker, &mut WorkerStats { seconds: second, ..stats.clone() });
         }
     }
 

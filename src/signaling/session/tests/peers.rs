@@ -261,19 +261,44 @@ fn a_draining_server_tells_everybody_and_takes_nobody_new() {
 #[test]
 fn an_overloaded_worker_takes_no_room_and_nobody_more() {
     let mut stage = Stage::new();
-    let busy = crate::shard::stats::WorkerStats { busy: 0.97, ..Default::default() };
-    let late = crate::shard::stats::WorkerStats { recent_p99_us: 80_000, ..Default::default() };
+    let busy = WorkerStats { busy: 0.97, ..Default::default() };
+    let late = WorkerStats { recent_p99_us: 80_000, recent_samples: 100, ..Default::default() };
     stage.connect("study", "ada");
-    stage.control.measured(0, &busy);
+    stage.measured(0, 1..=1, &busy);
+    assert!(stage.control.is_measuring() && !stage.control.is_overloaded());
+    stage.connect("study", "eve");
+    stage.measured(0, 2..=2, &busy);
     assert_eq!(stage.try_connect(hello("study", "bob")).unwrap_err().code, ErrorCode::Overloaded);
     stage.connect("another", "bob");
     assert!(matches!(stage.commands.last(), Some((1, Command::OpenRoom { .. }))));
     assert!(!stage.control.is_overloaded());
-    stage.control.measured(1, &late);
+    stage.measured(1, 1..=2, &late);
     assert!(stage.control.is_overloaded());
     assert_eq!(stage.try_connect(hello("third", "carol")).unwrap_err().code, ErrorCode::Overloaded);
-    stage.control.measured(0, &Default::default());
+    stage.measured(0, 3..=4, &Default::default());
+    assert_eq!(stage.try_connect(hello("study", "bob")).unwrap_err().code, ErrorCode::Overloaded);
+    stage.measured(0, 5..=5, &Default::default());
     stage.connect("study", "bob");
+}
+
+#[test]
+fn a_few_late_packets_of_an_idle_worker_refuse_nobody() {
+    let mut stage = Stage::new();
+    let late = WorkerStats { recent_p99_us: 80_000, recent_samples: 99, ..Default::default() };
+    stage.connect("study", "ada");
+    stage.measured(0, 1..=10, &late);
+    stage.connect("study", "bob");
+}
+
+#[test]
+fn a_worker_that_recovers_is_looked_at_also_when_everybody_has_left() {
+    let mut stage = Stage::new();
+    let ada = stage.connect("study", "ada");
+    stage.measured(0, 1..=2, &WorkerStats { busy: 0.97, ..Default::default() });
+    stage.disconnect(ada);
+    assert!(stage.control.is_measuring());
+    stage.measured(0, 3..=5, &Default::default());
+    assert!(!stage.control.is_measuring());
 }
 
 #[test]
