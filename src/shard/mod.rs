@@ -113,6 +113,7 @@ pub struct Shard {
     gather: Duration,
     staged: Staged,
     timers: Timers<Transport>,
+    speaker_timers: Timers<Room>,
     /// Packets that receivers asked for again in this tick.
     resends: Vec<(Key<Consumer>, u16)>,
     /// Transports whose estimator wants padding sent.
@@ -171,6 +172,7 @@ impl Shard {
             gather: Duration::ZERO,
             staged: Staged::new(),
             timers: Timers::new(),
+            speaker_timers: Timers::new(),
             resends: Vec::new(),
             probes: Vec::with_capacity(64),
             allocator: Allocator::new(),
@@ -220,6 +222,12 @@ impl Shard {
                 self.keep_up(now, key);
             }
         }
+        while let Some((key, at)) = self.speaker_timers.due(now) {
+            let Some(room) = self.rooms.at_mut(key) else { continue };
+            if room.armed.fire(at) {
+                self.keep_speakers(now, key);
+            }
+        }
     }
 
     /// Sends what is due: answers of this tick first, then media.
@@ -239,7 +247,8 @@ impl Shard {
 
     /// When to call [`handle_timeout`](Self::handle_timeout) and [`flush`](Self::flush) if nothing else happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.timers.next_deadline(), self.media_deadline()].into_iter().flatten().min()
+        let timers = [self.timers.next_deadline(), self.speaker_timers.next_deadline()];
+        timers.into_iter().chain([self.media_deadline()]).flatten().min()
     }
 
     /// How long runs that could leave wait for others, so that packets of different producers for one receiver

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use crate::media::audio_level::AudioChange;
 use crate::shard::Shard;
 use crate::shard::command::Event;
 use crate::shard::producer::Producer;
@@ -38,13 +39,16 @@ impl Shard {
         !withheld
     }
 
-    /// Tells who dominates and how loud everybody is, when it is time.
-    fn keep_speakers(&mut self, now: Instant, key: Key<Room>) {
+    /// Tells who dominates and how loud everybody is, when it is time: with a packet, or by the clock, for the last one
+    /// who spoke may send none any more.
+    pub(super) fn keep_speakers(&mut self, now: Instant, key: Key<Room>) {
         let Some(room) = self.rooms.at_mut(key) else { return };
-        if room.audio.next_deadline().is_none_or(|at| at > now) {
+        let is_due = room.audio.next_deadline().is_some_and(|at| at <= now);
+        let change = if is_due { room.audio.poll(now) } else { AudioChange::default() };
+        self.speaker_timers.arm(key, &mut room.armed, room.audio.next_deadline());
+        if change == AudioChange::default() {
             return;
         }
-        let change = room.audio.poll(now);
         let mut levels = std::mem::take(&mut self.levels);
         if change.levels {
             room.audio.levels(now, &mut levels);

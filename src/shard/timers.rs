@@ -1,4 +1,4 @@
-//! One deadline for each transport, earliest first.
+//! One deadline for each transport, and one for each room in which somebody speaks; earliest first.
 //!
 //! A transport asks its parts for their deadlines and arms the earliest. Arming again moves it; an entry
 //! that was moved stays in the heap and is passed over when it comes up, so a heap never holds more than

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ringside::ids::PeerId;
-use ringside::shard::command::{Event, RoomSettings};
+use ringside::ids::{PeerId, ProducerId};
+use ringside::shard::command::{Command, Event, RoomSettings};
 
 use crate::call::Call;
 use crate::source::Source;
@@ -130,4 +130,63 @@ fn a_fourth_voice_that_is_louder_takes_the_place_of_the_quietest() {
     assert!(heard[0] >= 99 && heard[1] >= 99 && heard[3] >= 99, "{heard:?}");
     assert_eq!(heard[2], 0, "{heard:?}");
     assert!(late >= 60, "{late} of 100");
+}
+
+/// Two voices that speak, and what the room was last told of how loud they are.
+fn two_who_speak(seed: u64) -> (Call, [usize; 2], [ProducerId; 2]) {
+    let mut call = Call::with_settings(seed, RoomSettings { audio_top_n: 3, ..RoomSettings::default() });
+    let peers = [call.join(), call.join()];
+    call.run(2 * SECOND);
+    let microphones = peers.map(|peer| {
+        let mut source = Source::microphone(1000 * (peer as u32 + 1), call.now);
+        source.level = SPEECH;
+        call.publish(peer, source)
+    });
+    call.run(3 * SECOND);
+    assert_eq!(last_levels(&call).map(|levels| levels.len()), Some(2));
+    (call, peers, microphones)
+}
+
+fn last_levels(call: &Call) -> Option<&Vec<(PeerId, u8)>> {
+    call.events.iter().rev().find_map(|(_, event)| match event {
+        Event::AudioLevels { levels, .. } => Some(levels),
+        _ => None,
+    })
+}
+
+#[test]
+fn when_the_last_microphone_pauses_the_room_is_told_that_nobody_speaks() {
+    let (mut call, _, microphones) = two_who_speak(5);
+    for producer in microphones {
+        call.command(|token| Command::PauseProducer { token, producer }).unwrap();
+    }
+    call.run(2 * SECOND);
+    assert_eq!(last_levels(&call), Some(&vec![]));
+}
+
+#[test]
+fn when_everybody_who_spoke_has_left_the_room_is_told_that_nobody_speaks() {
+    let (mut call, peers, _) = two_who_speak(6);
+    for peer in peers {
+        call.leave(peer);
+    }
+    call.run(2 * SECOND);
+    assert_eq!(last_levels(&call), Some(&vec![]));
+}
+
+#[test]
+fn microphones_that_fall_silent_are_told_once_and_then_wake_nobody() {
+    let (mut call, peers, _) = two_who_speak(7);
+    for peer in peers {
+        call.stop_sources(peer);
+    }
+    let silent = call.now;
+    call.run(10 * SECOND);
+    let told = |(at, event): &(Instant, Event)| match event {
+        Event::AudioLevels { levels, .. } if *at > silent + SECOND => Some(levels.len()),
+        _ => None,
+    };
+    let told: Vec<usize> = call.events.iter().filter_map(told).collect();
+    assert_eq!(told.last(), Some(&0), "{told:?}");
+    assert_eq!(told.iter().filter(|speakers| **speakers == 0).count(), 1, "{told:?}");
 }
