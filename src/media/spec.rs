@@ -109,6 +109,6 @@ pub enum Reason {
     NoKeyFrame,
     /// The consumer or its producer is paused.
     Paused,
-    /// The wanted layer does not arrive.
+    /// The wanted layer does not arrive; a sound that is sent by nobody, or is not among the loudest.
     LayerInactive,
 }

@@ -162,8 +162,11 @@ impl Consumer {
         self.rewriter.switch(packet, distance);
     }
 
-    /// The layers that flow, as the client is told.
+    /// The layers that flow, as the client is told; a sound has none.
     pub fn layers(&self) -> Option<Layers> {
+        if self.rest.kind == Kind::Audio {
+            return None;
+        }
         self.selector.current().map(|spatial| Layers { spatial, temporal: self.selector.temporal().min(2) })
     }
 

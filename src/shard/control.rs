@@ -233,6 +233,8 @@ impl Shard {
         let (key, producer) = self.producer_named(id)?;
         producer.paused = false;
         let wanted = producer.paused_consumers as usize != producer.consumers.len();
+        let consumers = self.producers.at(key).map(|producer| &producer.consumers);
+        self.changed.extend(consumers.into_iter().flatten());
         self.choose_layers(now, key, true);
         if wanted {
             self.ask_key_frames_for_all(now, key);

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::shard::Shard;
-use crate::shard::command::{Event, Reason};
+use crate::shard::command::{Event, Kind, Reason};
 use crate::shard::consumer::Consumer;
 use crate::shard::producer::Producer;
 use crate::shard::table::Key;
@@ -91,9 +91,6 @@ impl Shard {
         let Some(consumer) = self.consumers.at_mut(key) else { return };
         let Some(producer) = self.producers.at_mut(consumer.producer) else { return };
         follow(producer, consumer, key);
-        if !producer.needs_key_frame() {
-            return;
-        }
         let reason = reason(consumer, producer, now);
         let layers = consumer.layers();
         if consumer.rest.told != Some((layers, reason)) {
@@ -108,6 +105,10 @@ impl Shard {
 pub fn reason(consumer: &Consumer, producer: &Producer, now: Instant) -> Reason {
     if consumer.paused || producer.paused {
         return Reason::Paused;
+    }
+    if producer.kind == Kind::Audio {
+        // There are no layers to choose from and nothing to wait for: it is forwarded, or there is nothing to forward.
+        return if producer.is_withheld || !producer.sounds(now) { Reason::LayerInactive } else { Reason::Full };
     }
     consumer.selector.reason(producer.layers.len() as u8, producer.alive(now))
 }

@@ -25,6 +25,10 @@ use crate::shard::transport::Transport;
 /// at a still picture before it gets another layer, less the round trip of a key frame request.
 pub const LAYER_SILENCE: Duration = Duration::from_millis(350);
 
+/// A microphone that is silent for so long sends nothing, or its path is dead: with DTX Opus sends a packet
+/// each 400 ms at least, of which five in a row may be lost.
+const VOICE_SILENCE: Duration = Duration::from_secs(2);
+
 /// Temporal layers that are told apart; a further one counts with the last.
 const TEMPORAL_LAYERS: usize = 3;
 
@@ -62,7 +66,7 @@ pub struct Producer {
     pub consumers: Vec<Key<Consumer>>,
     /// How many of them are paused; they are in no layer's list.
     pub paused_consumers: u32,
-    /// The layers that arrived when the consumers last chose.
+    /// The layers that arrived when the consumers last chose; of a sound, whether it arrived when it was last looked at.
     pub was_alive: u8,
     /// Last score told to its peer.
     pub told_score: Option<u8>,
@@ -164,6 +168,12 @@ impl Producer {
             return 1;
         }
         self.layers.iter().enumerate().fold(0, |set, (at, layer)| set | u8::from(layer.is_fresh(now)) << at)
+    }
+
+    /// Whether a sound arrives: from a sender that has something to send, even if it is silence.
+    pub fn sounds(&self, now: Instant) -> bool {
+        let last = self.layers.first().and_then(|layer| layer.last_packet);
+        last.is_some_and(|at| now.duration_since(at) < VOICE_SILENCE)
     }
 
     /// What to add to timestamps of layer `from` so that they continue those of layer `to`.

@@ -58,6 +58,7 @@ impl Shard {
         }
         let has_media = !transport.producers.is_empty() || !transport.consumers.is_empty();
         transport.next_report = has_media.then(|| now + REPORT_INTERVAL);
+        self.check_sounds(now, key);
         self.send_receiver_report(now, key);
         self.send_uplink_limit(now, key);
         self.send_sender_reports(now, key);

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use crate::media::audio_level::AudioChange;
 use crate::shard::Shard;
-use crate::shard::command::Event;
+use crate::shard::command::{Event, Kind};
 use crate::shard::producer::Producer;
 use crate::shard::room::Room;
 use crate::shard::table::Key;
+use crate::shard::transport::Transport;
 
 impl Shard {
     /// Takes the level of an audio packet; returns whether it is forwarded.
@@ -26,6 +27,7 @@ impl Shard {
         let withheld = !room.audio.forwarded(source);
         if withheld != producer.is_withheld {
             producer.is_withheld = withheld;
+            self.changed.extend(&producer.consumers);
             // What follows is not the continuation of what was heard last.
             if withheld {
                 for consumer in &producer.consumers {
@@ -37,6 +39,21 @@ impl Shard {
         }
         self.keep_speakers(now, room_key);
         !withheld
+    }
+
+    /// A microphone of this transport that stopped without a pause, or began: its listeners are told.
+    pub(super) fn check_sounds(&mut self, now: Instant, key: Key<Transport>) {
+        let Some(transport) = self.transports.at(key) else { return };
+        for producer in &transport.producers {
+            let Some(producer) = self.producers.at_mut(*producer).filter(|producer| producer.kind == Kind::Audio)
+            else {
+                continue;
+            };
+            let sounds = u8::from(producer.sounds(now));
+            if std::mem::replace(&mut producer.was_alive, sounds) != sounds {
+                self.changed.extend(&producer.consumers);
+            }
+        }
     }
 
     /// Tells who dominates and how loud everybody is, when it is time: with a packet, or by the clock, for the last one

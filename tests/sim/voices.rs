@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ringside::ids::{PeerId, ProducerId};
-use ringside::shard::command::{Command, Event, RoomSettings};
+use ringside::ids::{ConsumerId, PeerId, ProducerId};
+use ringside::shard::command::{Command, Event, Reason, RoomSettings};
 
 use crate::call::Call;
 use crate::source::Source;
@@ -18,6 +18,8 @@ struct Room {
     call: Call,
     /// By microphone: who has it, and the SSRC under which the listener hears it.
     voices: Vec<(usize, u32)>,
+    consumers: Vec<ConsumerId>,
+    producers: Vec<ProducerId>,
     listener: usize,
 }
 
@@ -27,15 +29,18 @@ impl Room {
         let peers: Vec<_> = (0..microphones).map(|_| call.join()).collect();
         let listener = call.join_to_watch();
         call.run(2 * SECOND);
-        let mut voices = Vec::new();
+        let (mut voices, mut consumers, mut producers) = (Vec::new(), Vec::new(), Vec::new());
         for peer in peers {
             let mut source = Source::microphone(1000 * (peer as u32 + 1), call.now);
             source.level = NOISE;
             let producer = call.publish(peer, source);
-            voices.push((peer, call.watch(listener, producer).1));
+            let (consumer, ssrc) = call.watch(listener, producer);
+            voices.push((peer, ssrc));
+            consumers.push(consumer);
+            producers.push(producer);
         }
         call.run(2 * SECOND);
-        Room { call, voices, listener }
+        Room { call, voices, consumers, producers, listener }
     }
 
     fn speak(&mut self, voice: usize, level: u8) {
@@ -45,6 +50,19 @@ impl Room {
 
     fn heard(&self, voice: usize, from: Instant, to: Instant) -> usize {
         self.call.viewer(self.listener, self.voices[voice].1).arrivals(from, to)
+    }
+
+    /// What the listener was last told of a voice, and what it reads when it asks.
+    fn reasons(&mut self, voice: usize) -> (Option<Reason>, Reason) {
+        let wanted = self.consumers[voice];
+        let told = self.call.events.iter().rev().find_map(|(_, event)| match event {
+            Event::ConsumerLayers { consumer, reason, layers } if *consumer == wanted => {
+                assert_eq!(*layers, None, "a sound has no layers");
+                Some(*reason)
+            }
+            _ => None,
+        });
+        (told, self.call.consumer_stats(wanted).reason)
     }
 
     fn dominant(&self) -> Option<PeerId> {
@@ -130,6 +148,54 @@ fn a_fourth_voice_that_is_louder_takes_the_place_of_the_quietest() {
     assert!(heard[0] >= 99 && heard[1] >= 99 && heard[3] >= 99, "{heard:?}");
     assert_eq!(heard[2], 0, "{heard:?}");
     assert!(late >= 60, "{late} of 100");
+}
+
+#[test]
+fn who_is_not_heard_is_told_why() {
+    let mut room = Room::new(8, 6, 3);
+    let both = |reason| (Some(reason), reason);
+    for voice in [0, 1, 2] {
+        room.speak(voice, SPEECH);
+    }
+    room.call.run(3 * SECOND);
+    let heard: Vec<_> = (0..6).map(|voice| room.reasons(voice)).collect();
+    assert_eq!(heard[..3], [both(Reason::Full); 3]);
+    assert_eq!(heard[3..], [both(Reason::LayerInactive); 3], "not among the loudest");
+
+    let consumer = room.consumers[0];
+    room.call.pause(consumer);
+    room.call.run(SECOND);
+    assert_eq!(room.reasons(0), both(Reason::Paused));
+    room.call.resume(consumer);
+    room.call.run(SECOND);
+    assert_eq!(room.reasons(0), both(Reason::Full));
+
+    let producer = room.producers[1];
+    room.call.command(|token| Command::PauseProducer { token, producer }).unwrap();
+    room.call.run(SECOND);
+    assert_eq!(room.reasons(1), both(Reason::Paused));
+
+    // A microphone that dies without a word to the signaling.
+    let peer = room.voices[2].0;
+    room.call.stop_sources(peer);
+    room.call.run(4 * SECOND);
+    assert_eq!(room.reasons(2), both(Reason::LayerInactive));
+
+    room.speak(4, SPEECH);
+    room.call.run(SECOND);
+    assert_eq!(room.reasons(4), both(Reason::Full));
+}
+
+#[test]
+fn a_voice_that_nobody_has_sent_yet_waits_for_no_key_frame() {
+    let mut call = Call::new(9);
+    let (speaker, listener) = (call.join(), call.join_to_watch());
+    call.run(2 * SECOND);
+    let microphone = call.publish(speaker, Source::microphone(1000, call.now));
+    call.stop_sources(speaker);
+    let (consumer, _) = call.watch(listener, microphone);
+    call.run(SECOND);
+    assert_eq!(call.consumer_stats(consumer).reason, Reason::LayerInactive);
 }
 
 /// Two voices that speak, and what the room was last told of how loud they are.
