@@ -86,3 +86,41 @@ fn nacks_for_a_million_packets_cost_no_more_than_a_round_trip_allows() {
     assert_eq!(refused + resent, asked as u64, "everything else is refused and counted");
     assert!(outbox.datagrams - sent < 2_000, "{} datagrams", outbox.datagrams - sent);
 }
+
+/// Transport-wide feedback that calls `count` packets from `base` on lost, without a word of when others came.
+fn feedback(base: u16, count: u16) -> Vec<u8> {
+    let mut bytes = vec![0x8f, 205];
+    bytes.extend(5u16.to_be_bytes());
+    bytes.extend(1u32.to_be_bytes());
+    bytes.extend(SSRC.to_be_bytes());
+    bytes.extend(base.to_be_bytes());
+    bytes.extend(count.to_be_bytes());
+    bytes.extend([0, 0, 1, 0]);
+    // One run of "not received", and padding to a whole word.
+    bytes.extend(count.to_be_bytes());
+    bytes.extend([0, 0]);
+    bytes
+}
+
+#[test]
+fn feedback_about_packets_that_were_never_sent_is_counted() {
+    let (sender, receiver) = ("10.0.0.2:5000".parse().unwrap(), "10.0.0.3:5000".parse().unwrap());
+    let mut call = Call::new(&[(sender, Medium::Vp8)], &[receiver]);
+    let mut far = Outbound::new(&call.receivers[0]);
+    let now = Instant::now();
+    let mut tell = |base: u16, count: u16| {
+        let mut bytes = feedback(base, count);
+        let len = bytes.len();
+        bytes.resize(len + 64, 0);
+        let len = far.seal_rtcp(&mut bytes, len).expect("room for the trailer");
+        let datagram = Datagram { source: receiver, local: 0, bytes: &mut bytes[..len], received_at: None };
+        call.shard.handle_datagram(now, datagram);
+        call.shard.worker_stats().repairs.invented_feedback
+    };
+    // Three packets went out when the call began: 0, 1 and 2.
+    assert_eq!(tell(0, 3), 0);
+    assert_eq!(tell(65_000, 500), 0, "numbers long gone are no lie");
+    assert_eq!(tell(0, 4), 1);
+    assert_eq!(tell(3_000, 100), 2);
+    assert_eq!(tell(0, 3), 2, "twice the same is none either");
+}

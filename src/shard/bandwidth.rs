@@ -30,7 +30,9 @@ const PROBE_PADDING: usize = 240;
 
 impl Shard {
     pub(super) fn receive_transport_cc(&mut self, now: Instant, key: Key<Transport>, feedback: &TransportCc<'_>) {
-        if let Some(estimator) = self.transports.at_mut(key).and_then(|transport| transport.estimator.as_mut()) {
+        let Some(transport) = self.transports.at_mut(key) else { return };
+        self.repairs.invented_feedback += u64::from(is_invented(feedback, transport.transport_sequence));
+        if let Some(estimator) = transport.estimator.as_mut() {
             estimator.feedback(feedback, now);
             self.keep_bandwidth(now, key);
         }
@@ -167,6 +169,15 @@ impl Shard {
         self.counters.messages_sent += 1;
         Some(())
     }
+}
+
+/// Whether feedback speaks of a number that was not given to a packet yet; `next` is the next one that will be. The
+/// estimator passes over such numbers by itself; here they are noticed.
+fn is_invented(feedback: &TransportCc<'_>, next: u64) -> bool {
+    let Some(before_last) = feedback.status_count.checked_sub(1) else { return false };
+    let last = feedback.base.0.wrapping_add(before_last);
+    let ahead = last.wrapping_sub(next as u16);
+    next == 0 || ahead < 0x8000
 }
 
 /// The cap that a grant means. Of a source that has not been measured nothing can be said yet: it may begin. And a

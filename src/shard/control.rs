@@ -404,6 +404,7 @@ impl Shard {
         let Some(producer) = self.producers.at(key) else { return };
         producer.consumers.clone().into_iter().for_each(|consumer| self.close_consumer(consumer));
         let Some(producer) = self.producers.remove(key) else { return };
+        self.repairs.add(&producer);
         self.names.producers.remove(&producer.id);
         if let Some(room) = self.rooms.at_mut(producer.room) {
             room.producers.retain(|other| *other != key);

@@ -109,6 +109,7 @@ impl Shard {
             }
         }
         self.discards.add(Discard::ResendRefused, asked.saturating_sub(room) as u64);
+        self.repairs.downlink_packets_asked += asked as u64;
         if let Some(consumer) = self.consumers.at_mut(consumer_key) {
             consumer.rest.nacked_packets += asked as u64;
         }

@@ -67,6 +67,7 @@ use outbox::Outbox;
 use producer::Producer;
 use room::Room;
 use staged::Staged;
+use stats::RepairStats;
 use table::{Key, Table};
 use timers::Timers;
 use transport::Transport;
@@ -127,6 +128,8 @@ pub struct Shard {
     events: VecDeque<Event>,
     discards: Discards,
     counters: Counters,
+    /// Of everything that is closed, and what is counted for the whole worker.
+    repairs: RepairStats,
 }
 
 /// From the ids of the control plane to rows.
@@ -182,6 +185,7 @@ impl Shard {
             events: VecDeque::with_capacity(64),
             discards: Discards::default(),
             counters: Counters::default(),
+            repairs: RepairStats::default(),
             config,
         }
     }

@@ -79,6 +79,7 @@ impl Shard {
         }
         outbox.commit(len, len);
         consumer.rest.resent += 1;
+        self.repairs.downlink_packets_resent += 1;
         transport.sent.count(1, len, now);
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += len as u64;

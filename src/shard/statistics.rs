@@ -8,7 +8,7 @@ use crate::shard::command::{Kind, Refusal, Reply};
 use crate::shard::consumer::Consumer;
 use crate::shard::layers::reason;
 use crate::shard::producer::{Layer, Producer};
-use crate::shard::stats::{ConsumerStats, ProducerStats, Stats, TransportStats, WorkerStats};
+use crate::shard::stats::{ConsumerStats, ProducerStats, RepairStats, Stats, TransportStats, WorkerStats};
 use crate::shard::transport::Transport;
 
 impl Shard {
@@ -56,6 +56,8 @@ impl Shard {
         let mut peers: Vec<_> = self.transports.iter().map(|(_, transport)| transport.peer).collect();
         peers.sort_unstable();
         peers.dedup();
+        let mut repairs = self.repairs;
+        self.producers.iter().for_each(|(_, producer)| repairs.add(producer));
         WorkerStats {
             rooms: self.rooms.len(),
             peers: peers.len(),
@@ -67,6 +69,7 @@ impl Shard {
             packets_sent: self.counters.packets_sent,
             bytes_sent: self.counters.bytes_sent,
             messages_sent: self.counters.messages_sent,
+            repairs,
             discards: self.discards.rows(),
             ..WorkerStats::default()
         }
@@ -75,6 +78,21 @@ impl Shard {
     fn producer_rows<'a>(&'a self, producer: &'a Producer, now: Instant) -> impl Iterator<Item = ProducerStats> + 'a {
         let rtt = self.transports.at(producer.transport).and_then(|transport| transport.rtt);
         producer.layers.iter().map(move |layer| producer_row(producer, layer, rtt, now))
+    }
+}
+
+impl RepairStats {
+    /// Adds what a producer's layers count.
+    pub(super) fn add(&mut self, producer: &Producer) {
+        for layer in &producer.layers {
+            self.key_frames_asked += layer.key_frames.asked();
+            self.key_frames_coalesced += layer.key_frames.coalesced();
+            self.key_frame_requests_sent += layer.key_frames.sent();
+            self.key_frames_received += layer.key_frame_count;
+            self.uplink_packets_asked += layer.nack.packets_asked();
+            self.uplink_packets_repaired += layer.reception.packets_repaired();
+            self.uplink_packets_duplicated += layer.reception.packets_duplicated();
+        }
     }
 }
 

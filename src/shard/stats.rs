@@ -123,6 +123,7 @@ pub struct WorkerStats {
     /// CPU time of the worker's thread over the last second, as a share of it, 0 to 1: its own work, and the kernel's
     /// while it receives and sends for it.
     pub busy: f64,
+    pub repairs: RepairStats,
     /// Every refusal by name; zero rows are left in, so that a dashboard knows them.
     pub discards: Vec<(&'static str, u64)>,
     /// Kernel receive to submitted send in microseconds, sampled.
@@ -140,6 +141,28 @@ pub struct WorkerStats {
     pub recent_samples: u64,
     /// p99 of the ticks of the last second, in microseconds.
     pub recent_tick_p99_us: u64,
+}
+
+/// What key frames and losses cost a worker since its start, over everything that it carried: never goes back when
+/// something is closed. Uplink is from senders, downlink to receivers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RepairStats {
+    /// By receivers and for them: of these, coalesced with one that was under way; and what was sent for the rest.
+    pub key_frames_asked: u64,
+    pub key_frames_coalesced: u64,
+    pub key_frame_requests_sent: u64,
+    pub key_frames_received: u64,
+    /// Packets that were missing from senders and asked for, one count for each time.
+    pub uplink_packets_asked: u64,
+    /// Packets that came as retransmissions and were missing.
+    pub uplink_packets_repaired: u64,
+    pub uplink_packets_duplicated: u64,
+    /// Packets that receivers asked for again, and those that they were sent again.
+    pub downlink_packets_asked: u64,
+    pub downlink_packets_resent: u64,
+    /// Transport-wide feedback of receivers about packets that were never sent to them: a liar, or a bug.
+    pub invented_feedback: u64,
 }
 
 /// What was measured since the worker's start: `/api/stats` shows the quantiles, `/metrics` the buckets, which can

@@ -74,13 +74,35 @@ impl Collector {
 
     fn workers(&self, scrape: &mut Scrape) -> Result<(), Error> {
         type Count = (&'static str, &'static str, fn(&WorkerStats) -> u64);
-        const COUNTERS: [Count; 6] = [
+        const COUNTERS: [Count; 16] = [
             ("packets_received", "Datagrams received", |w| w.packets_received),
             ("bytes_received", "Bytes of datagrams received", |w| w.bytes_received),
             ("packets_sent", "Datagrams sent", |w| w.packets_sent),
             ("bytes_sent", "Bytes of datagrams sent", |w| w.bytes_sent),
             ("messages_sent", "Messages handed to the kernel, each one or more datagrams", |w| w.messages_sent),
             ("ticks", "Rounds of a worker's loop", |w| w.ticks),
+            ("key_frames_asked", "Key frames that receivers needed", |w| w.repairs.key_frames_asked),
+            ("key_frames_coalesced", "Of these, the ones that a request under way served", |w| {
+                w.repairs.key_frames_coalesced
+            }),
+            ("key_frame_requests_sent", "Requests for key frames to senders (PLI, FIR)", |w| {
+                w.repairs.key_frame_requests_sent
+            }),
+            ("key_frames_received", "Key frames that came, of each layer", |w| w.repairs.key_frames_received),
+            ("uplink_packets_asked", "Packets missing from senders and asked for, each time", |w| {
+                w.repairs.uplink_packets_asked
+            }),
+            ("uplink_packets_repaired", "Missing packets that senders sent again", |w| {
+                w.repairs.uplink_packets_repaired
+            }),
+            ("uplink_packets_duplicated", "Packets that had come before", |w| w.repairs.uplink_packets_duplicated),
+            ("downlink_packets_asked", "Packets that receivers asked for again", |w| w.repairs.downlink_packets_asked),
+            ("downlink_packets_resent", "Packets that receivers were sent again", |w| {
+                w.repairs.downlink_packets_resent
+            }),
+            ("invented_feedback", "Feedback of receivers about packets that were never sent", |w| {
+                w.repairs.invented_feedback
+            }),
         ];
         for (name, help, value) in COUNTERS {
             scrape.counter(&format!("worker_{name}"), help, self.rows().map(|(n, w)| ([("worker", n)], value(w))))?;
@@ -200,6 +222,7 @@ impl Scrape<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::stats::RepairStats;
 
     #[test]
     fn every_counter_and_every_discard_is_in_the_text() {
@@ -211,6 +234,7 @@ mod tests {
             worker: 1,
             packets_received: 42,
             busy: 0.25,
+            repairs: RepairStats { key_frames_asked: 50, key_frames_coalesced: 48, ..RepairStats::default() },
             discards: vec![("oversized", 3), ("unknown-source", 0)],
             overloaded: true,
             recent_p99_us: 1_250,
@@ -246,6 +270,10 @@ mod tests {
             "ringside_signaling_errors_total{code=\"internal\"} 0",
             "ringside_signaling_requests_total{method=\"get-rtp-capabilities\"} 1",
             "ringside_worker_packets_received_total{worker=\"1\"} 42",
+            "ringside_worker_key_frames_asked_total{worker=\"1\"} 50",
+            "ringside_worker_key_frames_coalesced_total{worker=\"1\"} 48",
+            "ringside_worker_key_frame_requests_sent_total{worker=\"1\"} 0",
+            "ringside_worker_downlink_packets_resent_total{worker=\"1\"} 0",
             "ringside_worker_busy_ratio{worker=\"1\"} 0.25",
             "ringside_worker_discards_total{worker=\"1\",reason=\"oversized\"} 3",
             "ringside_worker_discards_total{worker=\"1\",reason=\"unknown-source\"} 0",

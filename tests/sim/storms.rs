@@ -35,11 +35,22 @@ fn a_storm_of_key_frame_requests_costs_one_key_frame_per_second() {
     let stats = &call.producer_stats(camera)[0];
     assert!(stats.key_frames_asked > 5_000, "{stats:?}");
     assert!(stats.key_frames_coalesced > stats.key_frames_asked * 9 / 10, "{stats:?}");
+    // The worker says the same of everything that it carries, and forgets nothing when it closes.
+    let (asked, coalesced) = (stats.key_frames_asked, stats.key_frames_coalesced);
+    let repairs = call.shard.worker_stats().repairs;
+    assert_eq!((repairs.key_frames_asked, repairs.key_frames_coalesced), (asked, coalesced));
+    // One may be on its way.
+    let heard = call.key_frame_requests(sender) as u64;
+    assert!((heard..=heard + 1).contains(&repairs.key_frame_requests_sent), "{heard} of {repairs:?}");
+    assert!(repairs.key_frames_received + 1 >= repairs.key_frame_requests_sent, "{repairs:?}");
+    assert_eq!(repairs.invented_feedback, 0, "honest receivers");
     for (viewer, (_, ssrc)) in &watched {
         let picture = call.viewer(*viewer, *ssrc);
         assert!(picture.longest_freeze(from, call.now - SECOND / 10) < 60 * MS);
         assert_eq!(picture.missing(), 0);
     }
+    call.leave(sender);
+    assert_eq!(call.shard.worker_stats().repairs, repairs);
 }
 
 #[test]
