@@ -1,6 +1,10 @@
-//! The body of each fuzz target over damaged real packets: the same few thousand in every run.
+//! The body of each fuzz target over damaged real packets, the same few thousand in every run; and that none is left out
+//! (those of transports, of the shard and of signaling have tests of their own).
 
 mod support;
+
+use std::fs;
+use std::path::Path;
 
 use ringside::packet::fuzz;
 use ringside::packet::rtp::RtpHeader;
@@ -119,4 +123,66 @@ fn damaged_dependency_descriptors_are_refused_or_read() {
     let key = [0x80, 0x00, 0x01, 0x80, 0x02, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x26];
     let pair = [&[16][..], &key, &[0x43, 0, 2]].concat();
     run(fuzz::dependency_descriptor, &[pair]);
+}
+
+/// The targets by name, each with the module and the function of its body.
+fn targets() -> Vec<(String, String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
+    let files = fs::read_dir(root).unwrap().map(|file| file.unwrap().path());
+    let target = |path: std::path::PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let body = text.split("ringside::").nth(1).unwrap().split('(').next().unwrap();
+        let (module, function) = body.split_once("::fuzz::").unwrap();
+        (path.file_stem().unwrap().to_str().unwrap().to_owned(), module.to_owned(), function.to_owned())
+    };
+    files.map(target).collect()
+}
+
+/// Whether `text` calls `name`, or hands it over as a value, and does not only define or mention it.
+fn uses(text: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + name.len()..]);
+        let handed_over = [",", ")", " as fn"].iter().any(|end| after.starts_with(end));
+        !before.ends_with(is_word) && !before.ends_with("fn ") && (after.starts_with('(') || handed_over)
+    })
+}
+
+#[test]
+fn every_fuzz_target_is_listed_and_its_body_is_run_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("fuzz/Cargo.toml")).unwrap();
+    let tests = fs::read_dir(root.join("tests")).unwrap().map(|file| file.unwrap().path());
+    let tests = tests.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let tests: Vec<String> = tests.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let targets = targets();
+    for (target, module, function) in &targets {
+        assert!(
+            manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")),
+            "{target} is not in fuzz/Cargo.toml"
+        );
+        let bodies = fs::read_to_string(root.join("src").join(module).join("fuzz.rs")).unwrap();
+        let within = bodies.split_once("#[cfg(test)]").is_some_and(|(_, tests)| uses(tests, function));
+        let path = format!("{module}::fuzz");
+        let beside = tests.iter().any(|test| test.contains(&path) && uses(test, &format!("fuzz::{function}")));
+        assert!(within || beside, "no test runs {module}::fuzz::{function}, the body of {target}");
+    }
+    assert_eq!(manifest.matches("[[bin]]").count(), targets.len());
+}
+
+#[test]
+fn every_body_has_a_fuzz_target() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let targets = targets();
+    let mut bodies = 0;
+    for module in ["packet", "transport", "shard", "signaling"] {
+        let text = fs::read_to_string(root.join(module).join("fuzz.rs")).unwrap();
+        for (name, arguments) in text.split("pub fn ").skip(1).filter_map(|rest| rest.split_once('(')) {
+            if arguments.split(')').next().is_some_and(|arguments| arguments.ends_with(": &[u8]")) {
+                bodies += 1;
+                assert!(targets.iter().any(|(_, m, f)| m == module && f == name), "{module}::fuzz::{name}");
+            }
+        }
+    }
+    assert_eq!(bodies, targets.len());
 }
