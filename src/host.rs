@@ -10,7 +10,6 @@ use std::process::Command;
 
 use crate::config::Config;
 use crate::uring::probe::{Found, ProbeError, probe};
-use crate::uring::socket::SocketOptions;
 
 /// A property of the host: what it is, what it should be, why, and how to change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,12 +61,12 @@ const KNOBS: &[Knob] = &[
     Knob {
         name: "net.core.rmem_max",
         why: "datagrams that arrive during a long tick wait in the socket's buffer; past it they are lost",
-        ask: |host| socket_buffer(host, "rmem_max", SocketOptions::default().buffers.receive_bytes),
+        ask: |host| socket_buffer(host, "rmem_max", host.config.socket_buffer_bytes),
     },
     Knob {
         name: "net.core.wmem_max",
         why: "a key frame for hundreds of receivers is queued in one tick; past the socket's buffer it is lost",
-        ask: |host| socket_buffer(host, "wmem_max", SocketOptions::default().buffers.send_bytes),
+        ask: |host| socket_buffer(host, "wmem_max", host.config.socket_buffer_bytes),
     },
     Knob {
         name: "ephemeral ports",

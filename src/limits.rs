@@ -107,6 +107,10 @@ pub const CONSUMERS_PER_TRANSPORT: usize = 1_024;
 /// for a browser that restarts a stream). Full: packets of a further one are discarded.
 pub const STREAMS_PER_TRANSPORT: usize = 6 * PRODUCERS_PER_TRANSPORT + 16;
 
+/// Buffers that each media socket asks of the kernel, unless `--socket-buffer-kib` says otherwise: 3,000 packets that
+/// come or go while a tick is long. Full: the kernel drops what arrives, and refuses what is sent (counted).
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
 /// Payload bytes that a worker keeps of what arrived, unless `--history-mib` says otherwise: the source of
 /// forwarding and of retransmissions. At 100 streams of 1.5 Mbit/s it is 0.8 s. Full: the oldest goes.
 pub const HISTORY_BYTES: usize = 16 << 20;

@@ -23,7 +23,7 @@ use crate::signaling::server::{RunError, Server, StartError, Stop};
 use crate::signaling::session::WorkerFacts;
 use crate::transport::dtls::Identity;
 use crate::uring::probe::ProbeError;
-use crate::uring::socket::{self, BindError, SocketOptions};
+use crate::uring::socket::{self, BindError, Buffers, SocketOptions};
 use crate::uring::{RingConfig, Socket};
 use crate::worker::{self, Exit, Handle, SpawnError, Worker, WorkerConfig};
 
@@ -97,7 +97,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 fn media_sockets(config: &Config, workers: usize, announced: &[IpAddr]) -> Result<Vec<Vec<Socket>>, BindError> {
     let everywhere = config.rtc_listen_ip.is_unspecified();
     // An IPv6 socket on :: serves IPv4 too, under mapped addresses.
-    let options = SocketOptions { only_v6: !everywhere, ..SocketOptions::default() };
+    let buffers = Buffers::both(config.socket_buffer_bytes);
+    let options = SocketOptions { buffers, only_v6: !everywhere, ..SocketOptions::default() };
     let of_worker = |worker: usize| {
         let bind = |port: u16| bind_when_free(SocketAddr::new(config.rtc_listen_ip, port), options);
         let mut sockets: Vec<Socket> = config.worker_ports(worker).map(bind).collect::<Result<_, _>>()?;

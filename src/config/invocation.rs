@@ -221,6 +221,7 @@ fn blank() -> Config {
         rtc_min_port: 0,
         rtc_max_port: 0,
         ports_per_worker: 0,
+        socket_buffer_bytes: 0,
         workers: None,
         hold: Duration::ZERO,
         gather_max: Duration::ZERO,

@@ -42,6 +42,8 @@ pub struct Config {
     /// Inclusive.
     pub rtc_max_port: u16,
     pub ports_per_worker: u16,
+    /// Receive and send buffer of each socket; 0 is the kernel's default.
+    pub socket_buffer_bytes: usize,
     /// `None` is one for each allowed core.
     pub workers: Option<usize>,
 

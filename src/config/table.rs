@@ -319,6 +319,17 @@ pub const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "socket-buffer-kib",
+        group: Group::Network,
+        value: "KIB",
+        default: "4096",
+        help: "Receive and send buffer of each UDP port, as far as the kernel grants it; 0 leaves the kernel's default",
+        store: |config, text| {
+            put(&mut config.socket_buffer_bytes, number(text, 0, 1_048_576).map(|kib: usize| kib << 10))
+        },
+        ..ROW
+    },
+    Setting {
         name: "workers",
         group: Group::Network,
         value: "WORKERS",

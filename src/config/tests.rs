@@ -106,6 +106,7 @@ fn the_table_and_the_control_plane_agree_on_defaults() {
     let wanted = crate::signaling::settings::SignalingConfig::default();
     assert_eq!(format!("{:?}", config.signaling(announced)), format!("{wanted:?}"));
     assert_eq!(config.history_bytes, crate::limits::HISTORY_BYTES);
+    assert_eq!(config.socket_buffer_bytes, crate::limits::SOCKET_BUFFER_BYTES);
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::limits;
+
 /// A bound UDP socket with path MTU discovery, receive coalescing and kernel timestamps on.
 #[derive(Debug)]
 pub struct Socket {
@@ -16,11 +18,19 @@ pub struct Socket {
     granted: Buffers,
 }
 
-/// Sizes of the kernel's buffers in bytes, as the operator counts them (the kernel books twice as much).
+/// Sizes of the kernel's buffers in bytes, as the operator counts them (the kernel books twice as much). Asked for, 0 is
+/// what the kernel gives every socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
     pub receive_bytes: usize,
     pub send_bytes: usize,
+}
+
+impl Buffers {
+    /// The same in both directions.
+    pub const fn both(bytes: usize) -> Buffers {
+        Buffers { receive_bytes: bytes, send_bytes: bytes }
+    }
 }
 
 /// What to ask of the kernel for a socket.
@@ -35,7 +45,7 @@ pub struct SocketOptions {
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        let buffers = Buffers { receive_bytes: 4 << 20, send_bytes: 4 << 20 };
+        let buffers = Buffers::both(limits::SOCKET_BUFFER_BYTES);
         SocketOptions { buffers, only_v6: true, coalesce: true }
     }
 }
@@ -262,10 +272,11 @@ fn discover_mtu(fd: RawFd, address: SocketAddr, only_v6: bool) -> io::Result<()>
     Ok(())
 }
 
-/// Asks for `bytes` of buffer, past the host's maximum where the process may; returns what the kernel granted.
+/// Asks for `bytes` of buffer, past the host's maximum where the process may, and for nothing where they are 0; returns
+/// what the kernel granted.
 fn grow(fd: RawFd, option: i32, force: i32, bytes: usize) -> io::Result<usize> {
     let wanted = i32::try_from(bytes).unwrap_or(i32::MAX / 2);
-    if set(fd, libc::SOL_SOCKET, force, wanted).is_err() {
+    if bytes > 0 && set(fd, libc::SOL_SOCKET, force, wanted).is_err() {
         set(fd, libc::SOL_SOCKET, option, wanted)?;
     }
     // The kernel doubles the value for its own bookkeeping (socket(7)).
@@ -361,6 +372,17 @@ mod tests {
         let buffers = Buffers { receive_bytes: 128 << 10, send_bytes: 64 << 10 };
         let socket = Socket::bind(LOOPBACK, SocketOptions { buffers, ..SocketOptions::default() }).unwrap();
         assert_eq!(socket.granted(), buffers);
+    }
+
+    #[test]
+    fn without_a_size_a_socket_keeps_the_kernels_default() {
+        let default = |name: &str| {
+            let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap();
+            text.trim().parse::<usize>().unwrap() / 2
+        };
+        let options = SocketOptions { buffers: Buffers::both(0), ..SocketOptions::default() };
+        let granted = Socket::bind(LOOPBACK, options).unwrap().granted();
+        assert_eq!((granted.receive_bytes, granted.send_bytes), (default("rmem_default"), default("wmem_default")));
     }
 
     #[test]
