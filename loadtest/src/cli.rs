@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::sys::ClientSockets;
+
 /// Load tests and capacity planning for Ringside, with real clients of its public protocol.
 #[derive(Debug, Parser)]
 #[command(name = "ringside-loadtest", version, max_term_width = 110)]
@@ -35,9 +37,19 @@ pub struct Load {
     /// Bytes of receive buffer of each client socket; 0 leaves the system's default
     #[arg(long, default_value_t = 0)]
     pub receive_buffer: u32,
+    /// Clients take datagrams one by one. With UDP GRO, which is the default, loopback hands a server's GSO message over
+    /// whole and spares the server the cutting; without it the kernel cuts it, on the server's CPU time
+    #[arg(long)]
+    pub no_gro: bool,
     /// Where the report goes: PATH.json, PATH.html and PATH.hlog
     #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
+}
+
+impl Load {
+    pub fn sockets(&self) -> ClientSockets {
+        ClientSockets { gro: !self.no_gro, receive_buffer_bytes: self.receive_buffer }
+    }
 }
 
 #[derive(Args, Debug)]

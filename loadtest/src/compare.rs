@@ -119,7 +119,7 @@ fn measure(scenario: &Scenario, kind: &Kind, place: Place, command: &Compare) ->
     running.service.placement += &format!(", load on core {}", command.core);
     let before = sys::allowed_cores();
     sys::run_on_cores(&[command.core])?;
-    let result = run::run(scenario, &running.service, command.load.receive_buffer).with_context(|| kind.name());
+    let result = run::run(scenario, &running.service, command.load.sockets()).with_context(|| kind.name());
     sys::run_on_cores(&before)?;
     Ok(result?.0)
 }
@@ -132,7 +132,7 @@ fn knee(scenario: &Scenario, kind: &Kind, place: Place, command: &Compare) -> an
     let mut best = 0.0f64;
     let search = ramp::search(1.0, |factor| {
         let step = ramp::grown(scenario, Grow::Rate, factor, KNEE_STEP_S)?;
-        let (report, _) = run::run(&step, &running.service, command.load.receive_buffer)?;
+        let (report, _) = run::run(&step, &running.service, command.load.sockets())?;
         let good = KNEE_BOUNDS.hold(&report);
         println!("    {}", ramp::line(factor, &report, good));
         if good {

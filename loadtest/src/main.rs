@@ -23,7 +23,7 @@ fn run_once(command: &Run) -> anyhow::Result<()> {
     let scenario = run::scenario(&command.load)?;
     run::pin(command.core)?;
     let service = run::Service::found(&command.server, command.core);
-    let (report, outcome) = run::run(&scenario, &service, command.load.receive_buffer)?;
+    let (report, outcome) = run::run(&scenario, &service, command.load.sockets())?;
     print!("{}", terminal::summary(&report));
     if let Some(base) = &command.load.out {
         for path in report.write(base, &outcome).context("the report")? {

@@ -35,7 +35,7 @@ pub fn command(command: &Ramp) -> anyhow::Result<()> {
     let mut last = None;
     let knee = search(command.from, |factor| {
         let step = grown(&scenario, command.by, factor, command.step_s)?;
-        let (report, outcome) = run::run(&step, &service, command.load.receive_buffer)?;
+        let (report, outcome) = run::run(&step, &service, command.load.sockets())?;
         let good = bounds.hold(&report);
         println!("{}", line(factor, &report, good));
         if good {

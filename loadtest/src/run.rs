@@ -12,7 +12,7 @@ use crate::proc::Watched;
 use crate::report::{Report, terminal};
 use crate::scenario::Scenario;
 use crate::swarm::{Outcome, Protocol, Swarm, Target};
-use crate::sys;
+use crate::sys::{self, ClientSockets};
 
 /// A server that is up, and how to speak with it.
 pub struct Service {
@@ -94,15 +94,15 @@ pub fn pin(core: Option<usize>) -> anyhow::Result<()> {
 }
 
 /// Runs a scenario against a service, with a live line where somebody watches.
-pub fn run(scenario: &Scenario, service: &Service, receive_buffer: u32) -> anyhow::Result<(Report, Outcome)> {
-    let sockets = 3 * (scenario.rooms * scenario.participants) as u64 + 100;
+pub fn run(scenario: &Scenario, service: &Service, sockets: ClientSockets) -> anyhow::Result<(Report, Outcome)> {
+    let files = 3 * (scenario.rooms * scenario.participants) as u64 + 100;
     let allowed = sys::raise_open_files()?;
-    ensure!(allowed >= sockets, "{sockets} sockets are needed and {allowed} open files allowed: ulimit -n {sockets}");
+    ensure!(allowed >= files, "{files} sockets are needed and {allowed} open files allowed: ulimit -n {files}");
     let target = Target {
         server: service.address,
         protocol: service.protocol(),
         watched: service.watched.clone(),
-        receive_buffer_bytes: receive_buffer,
+        sockets,
         room_prefix: format!("load{}-", run_number()),
     };
     let live = std::io::stderr().is_terminal();
@@ -116,7 +116,7 @@ pub fn run(scenario: &Scenario, service: &Service, receive_buffer: u32) -> anyho
     if live {
         eprint!("\r\x1b[K");
     }
-    let report = Report::new(service, scenario, &outcome);
+    let report = Report::new(service, scenario, sockets, &outcome);
     Ok((report, outcome))
 }
 

@@ -233,12 +233,27 @@ pub fn send_run(socket: &UdpSocket, bytes: &[u8], segment_bytes: u16) -> io::Res
     check_size(sent).map(|_| ())
 }
 
-/// Lets the kernel deliver runs of datagrams, note when it received them, and keep `receive_bytes` of them.
-pub fn tune(socket: &UdpSocket, receive_bytes: u32) -> io::Result<()> {
-    set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
+/// How the sockets of all clients are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub struct ClientSockets {
+    /// The kernel may deliver several datagrams as one run (UDP GRO).
+    pub gro: bool,
+    /// 0 leaves the system's default.
+    pub receive_buffer_bytes: u32,
+}
+
+impl Default for ClientSockets {
+    fn default() -> Self {
+        ClientSockets { gro: true, receive_buffer_bytes: 0 }
+    }
+}
+
+/// Sets a client's socket so, and has the kernel note when it received each datagram.
+pub fn tune(socket: &UdpSocket, sockets: ClientSockets) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, libc::c_int::from(sockets.gro))?;
     set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
-    if receive_bytes > 0 {
-        set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, receive_bytes as libc::c_int)?;
+    if sockets.receive_buffer_bytes > 0 {
+        set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, sockets.receive_buffer_bytes as libc::c_int)?;
     }
     Ok(())
 }
@@ -315,26 +330,35 @@ fn check_size(result: libc::ssize_t) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_gso_run_arrives_as_datagrams_of_equal_size_with_a_kernel_time() {
+    /// Sends 250 bytes as a GSO run of 100 each, and returns the datagrams and the runs in which they came.
+    fn a_run_to(sockets: ClientSockets) -> (Vec<Vec<u8>>, usize) {
         let a = UdpSocket::bind("127.0.0.1:0").unwrap();
         let b = UdpSocket::bind("127.0.0.1:0").unwrap();
         a.connect(b.local_addr().unwrap()).unwrap();
-        tune(&b, 0).unwrap();
+        tune(&b, sockets).unwrap();
         let bytes: Vec<u8> = (0..250u8).collect();
         send_run(&a, &bytes, 100).unwrap();
 
         let mut receiver = Receiver::default();
-        let mut segments = Vec::new();
+        let (mut segments, mut runs) = (Vec::new(), 0);
         while segments.len() < 3 {
             let n = receiver.receive(&b).unwrap();
+            runs += n;
             for slot in 0..n {
                 let run = receiver.run(slot);
                 assert!(run.received_ns.unwrap() > 1_600_000_000_000_000_000);
                 segments.extend(run.bytes.chunks(run.segment_bytes).map(<[u8]>::to_vec));
             }
         }
-        assert_eq!(segments, bytes.chunks(100).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        (segments, runs)
+    }
+
+    #[test]
+    fn a_gso_run_arrives_as_datagrams_of_equal_size_with_a_kernel_time() {
+        let expected: Vec<_> = (0..250u8).collect::<Vec<_>>().chunks(100).map(<[u8]>::to_vec).collect();
+        let with_gro = ClientSockets::default();
+        assert_eq!(a_run_to(with_gro), (expected.clone(), 1), "loopback hands a run over whole");
+        assert_eq!(a_run_to(ClientSockets { gro: false, ..with_gro }), (expected, 3), "the kernel has cut it");
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn a_small_meeting_loses_nothing_and_everybody_sees_a_key_frame() {
          feedback = 'transport-cc'\n[microphone]\nspeakers = 1\nsilence = 'send'\n[camera]\nlayers = 3\n[screen_share]\n",
     )
     .unwrap();
-    let (report, outcome) = run::run(&scenario, &running.service, 0).unwrap();
+    let (report, outcome) = run::run(&scenario, &running.service, sys::ClientSockets::default()).unwrap();
 
     assert_eq!(report.errors, Vec::<String>::new());
     assert_eq!((report.join_ms.joined, report.join_ms.failed), (6, 0));

@@ -84,6 +84,9 @@ fn one_run(report: &Report) -> String {
         let seconds = report.timeline.iter().filter(|second| second.measured);
         seconds.map(|second| (second.at_s, value(second))).collect::<Vec<_>>()
     };
+    for note in &report.notes {
+        let _ = write!(out, "<p>{}</p>", escaped(note));
+    }
     out.push_str("<p>Packets per second, from the server and to it</p>");
     out.push_str(&lines(&[
         ("from the server", line(|s| s.received_packets as f64)),
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn a_page_asks_nobody_for_anything_and_says_who_was_measured() {
         let page = page(&[super::super::tests::sample()]);
-        for needed in ["<svg", "a processor", "sample &lt;1&gt;", "ringside", "AEAD_AES_256_GCM"] {
+        for needed in ["<svg", "a processor", "sample &lt;1&gt;", "ringside", "AEAD_AES_256_GCM", "UDP GRO"] {
             assert!(page.contains(needed), "{needed} is missing");
         }
         for forbidden in ["http://", "https://", "<script", "<1>"] {

@@ -17,6 +17,7 @@ use crate::proc::Machine;
 use crate::run::Service;
 use crate::scenario::Scenario;
 use crate::swarm::Outcome;
+use crate::sys::ClientSockets;
 
 pub const FORMAT: u32 = 1;
 
@@ -32,6 +33,9 @@ pub struct Report {
     pub machine: Machine,
     pub started_unix_s: u64,
     pub srtp_profile: String,
+    pub sockets: ClientSockets,
+    /// What a reader should know of how it was measured.
+    pub notes: Vec<String>,
     /// Length of the measurement.
     pub seconds: f64,
     pub participants: usize,
@@ -128,7 +132,7 @@ pub struct Generator {
 }
 
 impl Report {
-    pub fn new(service: &Service, scenario: &Scenario, outcome: &Outcome) -> Report {
+    pub fn new(service: &Service, scenario: &Scenario, sockets: ClientSockets, outcome: &Outcome) -> Report {
         let (totals, streams, seconds) = (&outcome.totals, &outcome.streams, outcome.seconds);
         let rate = |packets: u64, bytes: u64| Rate {
             packets,
@@ -147,6 +151,8 @@ impl Report {
             machine: Machine::this(),
             started_unix_s: started,
             srtp_profile: outcome.profile.to_owned(),
+            sockets,
+            notes: notes(service, sockets),
             seconds,
             participants: outcome.participants,
             sent: rate(totals.sent_packets, totals.sent_bytes),
@@ -242,6 +248,17 @@ impl Report {
     }
 }
 
+const WITH_GRO: &str = "clients receive with UDP GRO: loopback hands a server's GSO message over whole, so cutting it \
+    into packets costs the server nothing, as where a network device cuts it (--no-gro has the kernel cut it)";
+const WITHOUT_GRO: &str = "clients receive without UDP GRO: the kernel cuts a server's GSO messages into packets on the \
+    server's CPU time, as where the network device cannot cut them";
+
+fn notes(service: &Service, sockets: ClientSockets) -> Vec<String> {
+    let on_loopback = service.address.ip().is_loopback();
+    let gro = if sockets.gro { WITH_GRO } else { WITHOUT_GRO };
+    on_loopback.then(|| gro.to_owned()).into_iter().collect()
+}
+
 impl Generator {
     /// Whether latencies tell more of the load test than of the server.
     pub fn is_late(&self) -> bool {
@@ -296,6 +313,8 @@ pub(crate) mod tests {
             machine: Machine { cpu: "a processor".into(), cores: 2, ..Machine::default() },
             started_unix_s: 1_700_000_000,
             srtp_profile: "AEAD_AES_256_GCM".into(),
+            sockets: ClientSockets::default(),
+            notes: vec![WITH_GRO.into()],
             seconds: 10.0,
             participants: 6,
             sent: Rate { packets: 1000, bytes: 100_000, packets_per_second: 100.0, bits_per_second: 80_000.0 },

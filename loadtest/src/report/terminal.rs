@@ -97,6 +97,9 @@ pub fn summary(report: &Report) -> String {
         "  load test    {:.2} cores, late by p99 {:.2} ms, {:.1} packets per receive",
         report.generator.cores, report.generator.lag_ms.p99, report.generator.packets_per_call
     );
+    for note in &report.notes {
+        let _ = writeln!(text, "  note         {note}");
+    }
     for doubt in report.doubts() {
         let _ = writeln!(text, "  doubt        {doubt}");
     }
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn a_summary_names_what_a_planner_asks_for() {
         let text = summary(&super::super::tests::sample());
-        for needed in ["us of CPU per packet", "p99", "loss", "joins", "AEAD_AES_256_GCM"] {
+        for needed in ["us of CPU per packet", "p99", "loss", "joins", "AEAD_AES_256_GCM", "UDP GRO"] {
             assert!(text.contains(needed), "{needed} is missing in\n{text}");
         }
     }

@@ -23,7 +23,7 @@ use crate::proc::{Usage, Watched};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::schedule::{Nanos, Schedule};
-use crate::sys::{self, Epoll, Receiver};
+use crate::sys::{self, ClientSockets, Epoll, Receiver};
 use participants::Participant;
 
 const SECOND: Nanos = 1_000_000_000;
@@ -52,8 +52,7 @@ pub struct Target {
     pub server: SocketAddr,
     pub protocol: Protocol,
     pub watched: Watched,
-    /// Of each receiving socket; 0 leaves the system's default.
-    pub receive_buffer_bytes: u32,
+    pub sockets: ClientSockets,
     /// Makes room names of one run differ from another's.
     pub room_prefix: String,
 }

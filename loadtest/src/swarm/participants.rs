@@ -213,7 +213,7 @@ impl Swarm {
         })?;
         socket.connect(remote.address)?;
         socket.set_nonblocking(true)?;
-        sys::tune(&socket, self.target.receive_buffer_bytes)?;
+        sys::tune(&socket, self.target.sockets)?;
         let at = self.transports.len();
         self.epoll.watch_readable(&socket, Token::Transport(at).to_u64())?;
 
