@@ -137,8 +137,11 @@ pub struct Compare {
     #[command(flatten)]
     pub load: Load,
     /// Other servers to run
-    #[arg(long = "peer", value_enum, required = true)]
+    #[arg(long = "peer", value_enum, required_unless_present = "baseline")]
     pub peers: Vec<Peer>,
+    /// Another build of ringside, run beside this one as the peer "baseline"
+    #[arg(long, value_name = "PATH")]
+    pub baseline: Option<PathBuf>,
     /// Runs of each server, alternating
     #[arg(long, default_value_t = 3)]
     pub repeats: usize,
@@ -154,12 +157,15 @@ pub struct Compare {
     /// Core of the load
     #[arg(long, default_value_t = 1)]
     pub core: usize,
-    /// First TCP port to use; UDP ports are chosen above 20000
+    /// First TCP port to use; UDP ports are chosen from 20000 to 31999
     #[arg(long, default_value_t = 18_100)]
     pub port: u16,
     /// Also ramps each server to its knee by rate
     #[arg(long)]
     pub knee: bool,
+    /// Knees of each server, alternating
+    #[arg(long, default_value_t = 1)]
+    pub knee_repeats: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -17,6 +17,8 @@ use crate::sys::{self, ClientSockets};
 /// A server that is up, and how to speak with it.
 pub struct Service {
     pub name: String,
+    /// As it calls itself; empty where that is not known.
+    pub version: String,
     pub address: SocketAddr,
     pub speaks: Speaks,
     pub watched: Watched,
@@ -36,7 +38,7 @@ impl Service {
             Speaks::Janus => "janus".to_owned(),
         };
         let placement = core.map_or("load on any core".to_owned(), |core| format!("load on core {core}"));
-        Service { name, address: server.server, speaks: server.speaks, watched, placement }
+        Service { name, version: String::new(), address: server.server, speaks: server.speaks, watched, placement }
     }
 
     fn protocol(&self) -> Protocol {

@@ -1,5 +1,6 @@
-//! Starts a server on this machine for a comparison, on a core of its own, with settings that are the same for all; and
-//! ends it again.
+//! Starts a server on this machine for a comparison, on a core of its own, with settings that are the same for all: the
+//! kernel's default socket buffers (Janus has no setting for them), everybody's voice forwarded, nobody refused. And ends
+//! it again.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -23,6 +24,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Ringside {
+        program: PathBuf,
+    },
+    /// Another build of it.
+    Baseline {
         program: PathBuf,
     },
     Mediasoup {
@@ -54,16 +59,37 @@ impl Kind {
     pub fn name(&self) -> String {
         match self {
             Kind::Ringside { .. } => "ringside".into(),
+            Kind::Baseline { .. } => "baseline".into(),
             Kind::Mediasoup { .. } => "mediasoup".into(),
             Kind::Janus { event_loops: None } => "janus".into(),
             Kind::Janus { event_loops: Some(loops) } => format!("janus, event_loops = {loops}"),
         }
     }
 
-    /// Why it cannot run here, if so: reported, not fatal.
+    /// As its program or package calls itself; empty where it says nothing.
+    pub fn version(&self) -> String {
+        match self {
+            Kind::Ringside { program } | Kind::Baseline { program } => {
+                let version = first_line(Command::new(program).arg("--version"));
+                let help = Command::new(program).arg("--help").output().map(|output| output.stdout).unwrap_or_default();
+                match String::from_utf8_lossy(&help).contains("--socket-buffer-kib") {
+                    true => version,
+                    false => format!("{version}, with socket buffers of its own"),
+                }
+            }
+            Kind::Mediasoup { folder } => {
+                let text = fs::read_to_string(folder.join("node_modules/mediasoup/package.json")).unwrap_or_default();
+                let package: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+                package["version"].as_str().map_or(String::new(), |version| format!("mediasoup {version}"))
+            }
+            Kind::Janus { .. } => first_line(Command::new("janus").arg("--version")),
+        }
+    }
+
+    /// Why it cannot run here, if that is seen without starting it.
     pub fn absent(&self) -> Option<String> {
         match self {
-            Kind::Ringside { program } if !program.exists() => {
+            Kind::Ringside { program } | Kind::Baseline { program } if !program.exists() => {
                 Some(format!("{} is missing: cargo build --release", program.display()))
             }
             Kind::Mediasoup { folder } if !folder.join("node_modules/mediasoup").exists() => {
@@ -80,13 +106,14 @@ impl Kind {
         // A child runs where its parent's thread does.
         sys::run_on_cores(&[place.core]).with_context(|| format!("core {} for the server", place.core))?;
         let started = match self {
-            Kind::Ringside { program } => ringside(program, place),
+            Kind::Ringside { program } | Kind::Baseline { program } => ringside(program, place),
             Kind::Mediasoup { folder } => mediasoup(folder, place),
             Kind::Janus { event_loops } => janus(*event_loops, place),
         };
         sys::run_on_cores(&before)?;
         let mut running = started?;
         running.service.name = self.name();
+        running.service.version = self.version();
         running.service.placement = format!("one server worker on core {}", place.core);
         Ok(running)
     }
@@ -114,8 +141,11 @@ fn ringside(program: &Path, place: Place) -> anyhow::Result<Running> {
         .args(["--workers", "1", "--listen", "127.0.0.1", "--announced-ip", "127.0.0.1"])
         .args(["--port", &place.tcp_port.to_string()])
         .args(["--rtc-min-port", &place.udp_first.to_string(), "--rtc-max-port", &place.udp_last.to_string()])
-        // The others have no admission: a full core is what is looked for.
+        // The others have no admission: a full core is what is looked for. They choose no loudest speakers either.
         .args(["--max-peers-per-room", "1000", "--busy-limit-percent", "100", "--latency-limit-ms", "10000"])
+        .args(["--audio-top-n", "0"])
+        // As a variable, because a baseline may be a build that has no such flag.
+        .env("RINGSIDE_SOCKET_BUFFER_KIB", "0")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -217,7 +247,8 @@ fn listening(
         ensure!(Instant::now() < deadline, "nothing listens on {address} after {START_TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
-    let service = Service { name: String::new(), address, speaks, watched, placement: String::new() };
+    let service =
+        Service { name: String::new(), version: String::new(), address, speaks, watched, placement: String::new() };
     Ok(Running { service, child, folder })
 }
 
@@ -232,6 +263,13 @@ fn lines_of(child: &mut Child) -> anyhow::Result<mpsc::Receiver<String>> {
         }
     });
     Ok(receiver)
+}
+
+/// What a program says first, wherever it says it; nothing where it cannot be asked.
+fn first_line(command: &mut Command) -> String {
+    let Ok(output) = command.stdin(Stdio::null()).output() else { return String::new() };
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().to_owned()
 }
 
 fn in_path(program: &str) -> bool {

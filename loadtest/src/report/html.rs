@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::{Distribution, Report};
+use crate::compare::Comparison;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
@@ -20,6 +21,13 @@ pub fn page(reports: &[Report]) -> String {
         let _ = write!(body, "<p>{}</p>", escaped(&report.scenario.description));
     }
     body.push_str(&table(reports));
+    body.push_str(&in_full(reports));
+    whole(title, &body)
+}
+
+/// Latencies of all in one plot, then each by itself, then the machine.
+fn in_full(reports: &[Report]) -> String {
+    let mut body = String::new();
     body.push_str("<h2>Forwarding latency</h2><p>From the moment at which a packet was due to be sent to its arrival at a receiver's socket.</p>");
     let curves: Vec<_> = reports.iter().map(|report| (report.server.clone(), &report.forward_ms)).collect();
     body.push_str(&percentiles(&curves));
@@ -29,11 +37,44 @@ pub fn page(reports: &[Report]) -> String {
     if let Some(report) = reports.first() {
         body.push_str(&machine(report));
     }
+    body
+}
+
+fn whole(title: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
          <title>{}</title><style>{STYLE}</style><body>{body}</body></html>",
         escaped(title)
     )
+}
+
+/// Of several servers: the ratios, every run in a line, and the first run of each in full.
+pub fn comparison(found: &Comparison) -> String {
+    let mut body =
+        format!("<h1>{}</h1><p>{}</p><h2>Ratios</h2><ul>", escaped(&found.scenario), escaped(&found.conditions));
+    for line in found.lines() {
+        let _ = write!(body, "<li>{}</li>", escaped(&line));
+    }
+    body.push_str("</ul><h2>Servers</h2><ul>");
+    for server in &found.servers {
+        let _ = write!(body, "<li>{}: {}", escaped(&server.name), escaped(&server.version));
+        for knee in &server.knees {
+            let _ = write!(body, "; knee at {}", escaped(&knee.in_words()));
+        }
+        for failure in &server.failures {
+            let _ = write!(body, "; <span class=doubt>failed: {}</span>", escaped(failure));
+        }
+        body.push_str("</li>");
+    }
+    for absence in &found.absent {
+        let _ = write!(body, "<li>{} is absent: {}</li>", escaped(&absence.name), escaped(&absence.why));
+    }
+    body.push_str("</ul><h2>All runs</h2>");
+    let all: Vec<Report> = found.reports().cloned().collect();
+    body.push_str(&table(&all));
+    let first = found.servers.iter().filter_map(|server| server.runs.first());
+    body.push_str(&in_full(&first.map(|run| run.report.clone()).collect::<Vec<_>>()));
+    whole(&found.scenario, &body)
 }
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c1917}\
@@ -73,7 +114,7 @@ fn table(reports: &[Report]) -> String {
 }
 
 fn one_run(report: &Report) -> String {
-    let mut out = format!("<h2>{}</h2>", escaped(&report.server));
+    let mut out = format!("<h2>{}</h2><p>{}</p>", escaped(&report.server), escaped(&report.version));
     for doubt in report.doubts() {
         let _ = write!(out, "<p class=doubt>{}</p>", escaped(&doubt));
     }
@@ -215,6 +256,16 @@ mod tests {
         for forbidden in ["http://", "https://", "<script", "<1>"] {
             assert!(!page.contains(forbidden), "{forbidden} is in the page");
         }
+    }
+
+    #[test]
+    fn a_page_of_a_comparison_has_ratios_versions_absent_peers_and_every_run() {
+        let page = comparison(&crate::compare::tests::comparison());
+        for needed in ["janus/ringside cpu per packet: 9.5", "ringside 1.2.3", "mediasoup is absent", "on loopback"] {
+            assert!(page.contains(needed), "{needed} is missing");
+        }
+        let all_runs = page.split("<h2>All runs</h2>").nth(1).and_then(|rest| rest.split("</table>").next()).unwrap();
+        assert_eq!(all_runs.matches("<tr>").count(), 1 + 6, "a line for each run");
     }
 
     #[test]

@@ -24,8 +24,10 @@ pub const FORMAT: u32 = 1;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Report {
     pub format: u32,
-    /// Name of the server, as "ringside" or "mediasoup 3.27.1".
+    /// Name of the server, as "ringside" or "janus, event_loops = 1".
     pub server: String,
+    /// As the server calls itself; empty where that is not known.
+    pub version: String,
     pub address: String,
     /// Which cores the server and the load ran on.
     pub placement: String,
@@ -145,6 +147,7 @@ impl Report {
         Report {
             format: FORMAT,
             server: service.name.clone(),
+            version: service.version.clone(),
             address: service.address.to_string(),
             placement: service.placement.clone(),
             scenario: scenario.clone(),
@@ -307,6 +310,7 @@ pub(crate) mod tests {
         Report {
             format: FORMAT,
             server: "ringside".into(),
+            version: "ringside 0.1.0".into(),
             address: "127.0.0.1:8100".into(),
             placement: "server on core 0, load on core 1".into(),
             scenario,
