@@ -4,7 +4,7 @@
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
-use crate::client::stream::{Counts, Stream};
+use crate::client::stream::{Counts, SILENCE, Stream};
 use crate::proc::Usage;
 use crate::random::Random;
 use crate::schedule::Nanos;
@@ -13,8 +13,6 @@ use crate::schedule::Nanos;
 const OPENED_PER_SECOND: u64 = 50_000;
 /// At least one packet in so many is opened at any rate.
 const SAMPLE_MAX: u64 = 64;
-/// A picture on which nothing came for this long is silent.
-const SILENCE: Nanos = 3_000_000_000;
 const LONGEST: Nanos = 60_000_000_000;
 
 pub struct Measures {
@@ -40,21 +38,85 @@ pub struct Measures {
 pub struct Totals {
     pub sent_packets: u64,
     pub sent_bytes: u64,
-    pub received_packets: u64,
-    pub received_bytes: u64,
+    /// Media as the server forwarded it: neither what came again on request nor probes and fillers.
+    pub received: Flow,
+    /// Of `received`, sound.
+    pub received_audio: Flow,
+    /// Came again on request (RTX).
+    pub repairs: Flow,
+    /// Padding alone: probes of a bandwidth estimate, and fillers.
+    pub probes: Flow,
+    /// Of streams that nobody announced.
+    pub unknown: Flow,
+    /// Everything that came, of any kind.
+    pub datagrams: Flow,
     /// Receive calls that brought something, and runs that the kernel delivered: how well receives are batched.
     pub receive_calls: u64,
     pub received_runs: u64,
     pub opened: u64,
     pub forged: u64,
-    pub unknown_ssrc: u64,
+    /// Packets that were sent to receivers as the numbers tell, and those that came, at first or on request.
+    pub expected: u64,
+    pub arrived: u64,
+    pub freezes: u64,
     pub send_failures: u64,
     pub key_frames_asked: u64,
     pub nacked: u64,
     pub resent: u64,
     pub joined: u64,
     pub left: u64,
+    pub join_failures: u64,
+    /// Failures of any kind.
     pub failed: u64,
+}
+
+/// Packets of one kind, with their RTP headers and tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Flow {
+    pub fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    fn since(self, then: Flow) -> Flow {
+        Flow { packets: self.packets - then.packets, bytes: self.bytes - then.bytes }
+    }
+}
+
+impl Totals {
+    /// What was counted since an earlier moment.
+    pub fn since(&self, then: &Totals) -> Totals {
+        Totals {
+            sent_packets: self.sent_packets - then.sent_packets,
+            sent_bytes: self.sent_bytes - then.sent_bytes,
+            received: self.received.since(then.received),
+            received_audio: self.received_audio.since(then.received_audio),
+            repairs: self.repairs.since(then.repairs),
+            probes: self.probes.since(then.probes),
+            unknown: self.unknown.since(then.unknown),
+            datagrams: self.datagrams.since(then.datagrams),
+            receive_calls: self.receive_calls - then.receive_calls,
+            received_runs: self.received_runs - then.received_runs,
+            opened: self.opened - then.opened,
+            forged: self.forged - then.forged,
+            expected: self.expected - then.expected,
+            arrived: self.arrived - then.arrived,
+            freezes: self.freezes - then.freezes,
+            send_failures: self.send_failures - then.send_failures,
+            key_frames_asked: self.key_frames_asked - then.key_frames_asked,
+            nacked: self.nacked - then.nacked,
+            resent: self.resent - then.resent,
+            joined: self.joined - then.joined,
+            left: self.left - then.left,
+            join_failures: self.join_failures - then.join_failures,
+            failed: self.failed - then.failed,
+        }
+    }
 }
 
 /// Time from the moment at which a participant was due to join.
@@ -86,6 +148,9 @@ pub struct Second {
     pub sent_packets: u64,
     pub received_packets: u64,
     pub received_bits: u64,
+    /// Packets that were due to receivers in this second and have not come by its end.
+    pub lost_packets: u64,
+    pub freezes: u64,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
@@ -155,15 +220,18 @@ impl Measures {
     pub fn end_second(&mut self, at: Nanos, before: &SecondStart, measured: bool, usages: [Usage; 2]) -> Second {
         let span_s = (at - before.at) as f64 / 1e9;
         let ms = |quantile: f64| self.interval.value_at_quantile(quantile) as f64 / 1e6;
-        let per_s = |now: u64, then: u64| ((now - then) as f64 / span_s) as u64;
+        let totals = self.now.since(&before.totals);
+        let per_s = |count: u64| (count as f64 / span_s) as u64;
         let cores = |usage: &Usage, then: &Usage| ((usage.running_s - then.running_s) / span_s).max(0.0);
         let second = Second {
             at_s: at as f64 / 1e9,
             measured,
             participants: self.now.joined - self.now.left,
-            sent_packets: per_s(self.now.sent_packets, before.totals.sent_packets),
-            received_packets: per_s(self.now.received_packets, before.totals.received_packets),
-            received_bits: 8 * per_s(self.now.received_bytes, before.totals.received_bytes),
+            sent_packets: per_s(totals.sent_packets),
+            received_packets: per_s(totals.received.packets),
+            received_bits: 8 * per_s(totals.received.bytes),
+            lost_packets: totals.expected.saturating_sub(totals.arrived),
+            freezes: totals.freezes,
             p50_ms: ms(0.5),
             p99_ms: ms(0.99),
             max_ms: self.interval.max() as f64 / 1e6,
@@ -206,6 +274,7 @@ impl StreamSum {
         sum.duplicates += one.duplicates;
         sum.reordered += one.reordered;
         sum.repaired += one.repaired;
+        sum.fillers += one.fillers;
         sum.frames += one.frames;
         sum.freezes += one.freezes;
         sum.frozen_ns += one.frozen_ns;
@@ -224,11 +293,17 @@ impl StreamSum {
                 duplicates: now.duplicates - then.duplicates,
                 reordered: now.reordered - then.reordered,
                 repaired: now.repaired - then.repaired,
+                fillers: now.fillers - then.fillers,
                 frames: now.frames - then.frames,
                 freezes: now.freezes - then.freezes,
                 frozen_ns: now.frozen_ns - then.frozen_ns,
             },
         }
+    }
+
+    /// Packets that did not come when they were sent first.
+    pub fn lost_at_first(&self) -> u64 {
+        self.lost() + self.counts.repaired
     }
 
     /// Packets that never came.

@@ -24,7 +24,8 @@ pub struct Bounds {
 
 impl Bounds {
     pub fn hold(&self, report: &Report) -> bool {
-        let complete = report.quality.silent_streams == 0 && report.join_ms.failed == 0;
+        let quality = &report.quality;
+        let complete = quality.silent_streams == 0 && quality.stalled_streams == 0 && report.errors.is_empty();
         complete && report.quality.loss < self.loss && report.forward_ms.p99 < self.p99_ms
     }
 }

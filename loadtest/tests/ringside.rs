@@ -39,6 +39,8 @@ fn a_small_meeting_loses_nothing_and_everybody_sees_a_key_frame() {
     assert_eq!(report.join_ms.first_key_frame.count, 6, "everybody saw a key frame");
     assert_eq!(report.quality.forged, 0, "every packet authenticates");
     assert_eq!(report.quality.silent_streams, 0, "every picture came");
+    assert_eq!(report.quality.stalled_streams, 0, "every picture moved to the end");
+    assert!(report.received_audio.packets > 0 && report.received_audio.packets < report.received.packets);
     assert_eq!(report.quality.lost_packets, 0);
     assert_eq!(report.quality.duplicates, 0);
     assert!(report.quality.frames > 6 * 2 * 3 * 20, "{} frames", report.quality.frames);

@@ -8,6 +8,8 @@ use crate::schedule::Nanos;
 const WINDOW: u64 = 1024;
 /// A video that stands still this long beyond its cadence is a freeze that people notice.
 pub const FREEZE: Nanos = 200_000_000;
+/// A picture on which nothing came for this long since it was wanted is silent.
+pub const SILENCE: Nanos = 3_000_000_000;
 
 pub struct Stream {
     pub ssrc: u32,
@@ -21,6 +23,8 @@ pub struct Stream {
     first: u64,
     window: [u64; WINDOW as usize / 64],
     pub counts: Counts,
+    /// The same of its retransmission stream.
+    rtx_highest: Option<u64>,
     newest_timestamp: u32,
     newest_frame_at: Option<Nanos>,
     reported: (u64, u64),
@@ -41,6 +45,8 @@ pub struct Counts {
     pub reordered: u64,
     /// Of `packets`, those that came again on request.
     pub repaired: u64,
+    /// Of `packets`, those of padding alone, by which a server keeps its numbers without a gap.
+    pub fillers: u64,
     pub frames: u64,
     pub freezes: u64,
     pub frozen_ns: u64,
@@ -64,6 +70,7 @@ impl Stream {
             first: 0,
             window: [0; WINDOW as usize / 64],
             counts: Counts::default(),
+            rtx_highest: None,
             newest_timestamp: 0,
             newest_frame_at: None,
             reported: (0, 0),
@@ -74,8 +81,9 @@ impl Stream {
         }
     }
 
-    /// Counts a packet and returns its rollover counter too.
-    pub fn accept(&mut self, header: &Header, bytes: usize, at: Nanos) -> (Seen, u32) {
+    /// Counts a packet and returns its rollover counter too. Whether it belongs to a frame is told by
+    /// [`notice_frame`](Self::notice_frame) or [`notice_filler`](Self::notice_filler).
+    pub fn accept(&mut self, header: &Header, bytes: usize) -> (Seen, u32) {
         let (seen, extended) = self.place(header.sequence);
         match seen {
             Seen::Duplicate => self.counts.duplicates += 1,
@@ -84,9 +92,6 @@ impl Stream {
                 self.counts.bytes += bytes as u64;
                 self.counts.reordered += u64::from(seen == Seen::Late);
             }
-        }
-        if seen == Seen::New {
-            self.notice_frame(header.timestamp, at);
         }
         (seen, (extended >> 16) as u32)
     }
@@ -102,6 +107,36 @@ impl Stream {
             self.counts.bytes += bytes as u64;
         }
         seen
+    }
+
+    /// The rollover counter of a packet of its retransmission stream.
+    pub fn rtx_rollover(&mut self, sequence: u16) -> u32 {
+        let highest = self.rtx_highest.unwrap_or(u64::from(sequence));
+        let ahead = i64::from(sequence.wrapping_sub(highest as u16) as i16);
+        let number = highest.saturating_add_signed(ahead);
+        self.rtx_highest = Some(highest.max(number));
+        (number >> 16) as u32
+    }
+
+    pub fn notice_filler(&mut self) {
+        self.counts.fillers += 1;
+    }
+
+    /// The measurement ends: a picture that is wanted and has stood still for too long was frozen up to here, though
+    /// no later frame tells. Returns whether it was.
+    pub fn end_at(&mut self, now: Nanos) -> bool {
+        let Some(wanted_since) = self.wanted_since.filter(|_| self.video && self.has_started()) else { return false };
+        let (since, patience) = match self.newest_frame_at {
+            Some(newest) => (newest, self.cadence + FREEZE),
+            None => (wanted_since, SILENCE),
+        };
+        let gap = now.saturating_sub(since);
+        if gap > patience {
+            self.counts.freezes += 1;
+            self.counts.frozen_ns += gap - self.cadence;
+            self.newest_frame_at = Some(now);
+        }
+        gap > patience
     }
 
     /// Forgets the cadence: the stream was paused on purpose, or its layer changed.
@@ -173,7 +208,8 @@ impl Stream {
         (Seen::Late, number)
     }
 
-    fn notice_frame(&mut self, timestamp: u32, at: Nanos) {
+    /// A packet of a frame came that was no filler.
+    pub fn notice_frame(&mut self, timestamp: u32, at: Nanos) {
         if !self.video || (self.newest_frame_at.is_some() && timestamp == self.newest_timestamp) {
             return;
         }
@@ -214,7 +250,7 @@ mod tests {
     fn loss_duplicates_and_order_are_told_apart_across_a_wrap() {
         let mut stream = Stream::new(1, 96, false, 0);
         let seen: Vec<_> =
-            [65533, 65534, 0, 65535, 0, 3, 2].map(|sequence| stream.accept(&packet(sequence, 0), 100, 0)).to_vec();
+            [65533, 65534, 0, 65535, 0, 3, 2].map(|sequence| stream.accept(&packet(sequence, 0), 100)).to_vec();
         let kinds: Vec<_> = seen.iter().map(|(seen, _)| *seen).collect();
         assert_eq!(kinds, vec![Seen::New, Seen::New, Seen::New, Seen::Late, Seen::Duplicate, Seen::New, Seen::Late]);
         assert_eq!(seen[2].1, 1, "the rollover counter has moved on");
@@ -229,8 +265,8 @@ mod tests {
     #[test]
     fn a_repaired_packet_is_not_lost() {
         let mut stream = Stream::new(1, 96, true, 33_000_000);
-        stream.accept(&packet(10, 0), 100, 0);
-        stream.accept(&packet(12, 0), 100, 0);
+        stream.accept(&packet(10, 0), 100);
+        stream.accept(&packet(12, 0), 100);
         assert_eq!(stream.expected() - stream.counts.packets, 1);
         stream.accept_repaired(11, 100);
         assert_eq!(stream.expected() - stream.counts.packets, 0);
@@ -242,9 +278,48 @@ mod tests {
         let mut stream = Stream::new(1, 96, true, 33_000_000);
         let times = [0, 33, 66, 290, 600, 633];
         for (n, at_ms) in times.into_iter().enumerate() {
-            stream.accept(&packet(n as u16, n as u32 * 3000), 100, at_ms * 1_000_000);
+            frame(&mut stream, n as u16, at_ms * MS);
         }
         assert_eq!((stream.counts.frames, stream.counts.freezes), (6, 1));
         assert_eq!(stream.counts.frozen_ns, 277_000_000);
+    }
+
+    const MS: Nanos = 1_000_000;
+
+    fn frame(stream: &mut Stream, number: u16, at: Nanos) {
+        let packet = packet(number, u32::from(number) * 3000);
+        stream.accept(&packet, 100);
+        stream.notice_frame(packet.timestamp, at);
+    }
+
+    #[test]
+    fn a_picture_that_stops_for_good_is_frozen_up_to_the_end() {
+        let mut stream = Stream::new(1, 96, true, 33 * MS);
+        stream.wanted_since = Some(0);
+        frame(&mut stream, 1, 0);
+        frame(&mut stream, 2, 33 * MS);
+        assert!(!stream.end_at(266 * MS), "it may still come in time");
+        assert!(stream.end_at(5033 * MS));
+        assert_eq!((stream.counts.freezes, stream.counts.frozen_ns), (1, 4967 * MS));
+
+        let mut unwanted = Stream::new(1, 96, true, 33 * MS);
+        frame(&mut unwanted, 1, 0);
+        assert!(!unwanted.end_at(5000 * MS), "nobody looks at it");
+        let mut sound = Stream::new(1, 111, false, 0);
+        sound.wanted_since = Some(0);
+        frame(&mut sound, 1, 0);
+        assert!(!sound.end_at(5000 * MS), "a server may forward the loudest only");
+        let mut resumed = Stream::new(1, 96, true, 33 * MS);
+        frame(&mut resumed, 1, 0);
+        resumed.rest();
+        resumed.wanted_since = Some(1000 * MS);
+        assert!(!resumed.end_at(3900 * MS) && resumed.end_at(4100 * MS), "it was wanted again and nothing came");
+    }
+
+    #[test]
+    fn a_retransmission_stream_may_wrap() {
+        let mut stream = Stream::new(1, 96, true, 0);
+        let rollovers = [65_534, 65_535, 0, 65_533, 1].map(|sequence| stream.rtx_rollover(sequence));
+        assert_eq!(rollovers, [0, 0, 1, 0, 1]);
     }
 }

@@ -84,18 +84,19 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;mar
 
 fn table(reports: &[Report]) -> String {
     type Column = (&'static str, fn(&Report) -> String);
-    let columns: [Column; 11] = [
+    let columns: [Column; 12] = [
         ("server", |r| escaped(&r.server)),
         ("packets/s out", |r| format!("{:.0}", r.received.packets_per_second)),
         ("Mbit/s out", |r| format!("{:.1}", r.received.bits_per_second / 1e6)),
         ("loss %", |r| format!("{:.4}", r.quality.loss * 100.0)),
+        ("before repair", |r| format!("{:.4}", r.quality.loss_before_repair * 100.0)),
         ("p50 ms", |r| format!("{:.2}", r.forward_ms.p50)),
         ("p99 ms", |r| format!("{:.2}", r.forward_ms.p99)),
         ("max ms", |r| format!("{:.2}", r.forward_ms.max)),
         ("freezes", |r| r.quality.freezes.to_string()),
         ("CPU us/packet", |r| r.cost.map_or("-".into(), |c| format!("{:.2}", c.cpu_us_per_packet))),
         ("cores", |r| r.cost.map_or("-".into(), |c| format!("{:.2}", c.cores))),
-        ("peak MiB", |r| r.cost.map_or("-".into(), |c| format!("{:.1}", c.peak_bytes as f64 / 1048576.0))),
+        ("peak MiB", |r| r.cost.map_or("-".into(), |c| format!("{:.1}", mib(c.peak_bytes)))),
     ];
     let mut out = String::from("<table><tr>");
     for (name, _) in &columns {
@@ -118,6 +119,7 @@ fn one_run(report: &Report) -> String {
     for doubt in report.doubts() {
         let _ = write!(out, "<p class=doubt>{}</p>", escaped(&doubt));
     }
+    out.push_str(&details(report));
     let line = |value: fn(&crate::measure::Second) -> f64| {
         report.timeline.iter().map(|second| (second.at_s, value(second))).collect::<Vec<_>>()
     };
@@ -133,11 +135,18 @@ fn one_run(report: &Report) -> String {
         ("from the server", line(|s| s.received_packets as f64)),
         ("to the server", line(|s| s.sent_packets as f64)),
     ]));
+    out.push_str("<p>Lost packets and freezes of all receivers, each second</p>");
+    out.push_str(&lines(&[
+        ("lost packets", measured(|s| s.lost_packets as f64)),
+        ("freezes", measured(|s| s.freezes as f64)),
+    ]));
     out.push_str("<p>Forwarding latency, ms</p>");
     out.push_str(&lines(&[("p99", measured(|s| s.p99_ms)), ("p50", measured(|s| s.p50_ms))]));
     if report.cost.is_some() {
         out.push_str("<p>Cores in use</p>");
         out.push_str(&lines(&[("server", line(|s| s.server_cores)), ("load test", line(|s| s.own_cores))]));
+        out.push_str("<p>Memory of the server, MiB</p>");
+        out.push_str(&lines(&[("resident", line(|s| mib(s.server_resident_bytes)))]));
     }
     out.push_str("<p>Joining, from the moment at which a participant was due</p>");
     let join = &report.join_ms;
@@ -149,6 +158,43 @@ fn one_run(report: &Report) -> String {
         ("first key frame".to_owned(), &join.first_key_frame),
     ]));
     out
+}
+
+/// The numbers that have no plot.
+fn details(report: &Report) -> String {
+    let (q, join) = (&report.quality, &report.join_ms);
+    let mut rows = vec![
+        ("joined", join.joined.to_string()),
+        ("joins failed", join.failed.to_string()),
+        ("failures of any kind while measured", q.failures.to_string()),
+        ("packets lost", format!("{} of {}, {} repaired", q.lost_packets, q.expected_packets, q.repaired)),
+        ("duplicates", q.duplicates.to_string()),
+        ("reordered", q.reordered.to_string()),
+        ("frames", q.frames.to_string()),
+        ("freezes", format!("{}, {:.1} s together", q.freezes, q.frozen_s)),
+        ("pictures that never came", q.silent_streams.to_string()),
+        ("pictures that stood still at the end", q.stalled_streams.to_string()),
+        ("key frames asked for", q.key_frames_asked.to_string()),
+        ("packets that came again on request", report.repairs.packets.to_string()),
+        ("probes and fillers", report.probes.packets.to_string()),
+        ("packets of unknown streams", report.unknown.packets.to_string()),
+        ("load test late by, p99", format!("{:.2} ms", report.generator.lag_ms.p99)),
+    ];
+    if let Some(cost) = &report.cost {
+        let memory = [cost.resident_start_bytes, cost.resident_bytes, cost.peak_bytes].map(mib);
+        rows.extend([
+            ("server's CPU time, user", format!("{:.2} s", cost.user_s)),
+            ("server's CPU time, system", format!("{:.2} s", cost.system_s)),
+            ("server's threads", cost.threads.to_string()),
+            ("server's memory at start, end, most", memory.map(|mib| format!("{mib:.1}")).join(", ") + " MiB"),
+        ]);
+    }
+    let rows: String = rows.iter().map(|(name, value)| format!("<tr><td>{name}</td><td>{value}</td></tr>")).collect();
+    format!("<table>{rows}</table>")
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 fn machine(report: &Report) -> String {
@@ -250,7 +296,17 @@ mod tests {
     #[test]
     fn a_page_asks_nobody_for_anything_and_says_who_was_measured() {
         let page = page(&[super::super::tests::sample()]);
-        for needed in ["<svg", "a processor", "sample &lt;1&gt;", "ringside", "AEAD_AES_256_GCM", "UDP GRO"] {
+        for needed in [
+            "<svg",
+            "a processor",
+            "sample &lt;1&gt;",
+            "ringside",
+            "AEAD_AES_256_GCM",
+            "UDP GRO",
+            "joins failed",
+            "freezes",
+            "threads",
+        ] {
             assert!(page.contains(needed), "{needed} is missing");
         }
         for forbidden in ["http://", "https://", "<script", "<1>"] {

@@ -12,7 +12,7 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Second;
+use crate::measure::{Flow, Second};
 use crate::proc::Machine;
 use crate::run::Service;
 use crate::scenario::Scenario;
@@ -42,8 +42,18 @@ pub struct Report {
     pub seconds: f64,
     pub participants: usize,
     pub sent: Rate,
-    /// What all receivers got: the forwarded packets.
+    /// The media that all receivers got: the forwarded packets. What follows is not part of it.
     pub received: Rate,
+    /// Of `received`, sound.
+    pub received_audio: Rate,
+    /// Came again on request.
+    pub repairs: Rate,
+    /// Padding alone: probes of the server's bandwidth estimate, and fillers.
+    pub probes: Rate,
+    /// Of streams that nobody announced, as mediasoup's probes.
+    pub unknown: Rate,
+    /// Everything that came to the clients, RTCP and ICE included.
+    pub datagrams: Rate,
     pub quality: Quality,
     pub forward_ms: Distribution,
     pub join_ms: JoinTimes,
@@ -66,9 +76,14 @@ pub struct Quality {
     pub streams: u64,
     /// Pictures that were wanted and never came.
     pub silent_streams: u64,
+    /// Pictures that stood still when the measurement ended.
+    pub stalled_streams: u64,
     pub expected_packets: u64,
     pub lost_packets: u64,
+    /// Share of packets that never came.
     pub loss: f64,
+    /// Share of packets that did not come when they were sent first; repair brought some of them.
+    pub loss_before_repair: f64,
     pub duplicates: u64,
     pub reordered: u64,
     pub repaired: u64,
@@ -78,6 +93,8 @@ pub struct Quality {
     pub frozen_s: f64,
     pub forged: u64,
     pub key_frames_asked: u64,
+    /// Of any kind, while it was measured.
+    pub failures: u64,
 }
 
 /// Milliseconds.
@@ -95,7 +112,7 @@ pub struct Distribution {
     pub curve: Vec<(f64, f64)>,
 }
 
-/// From the moment at which a participant was due to join.
+/// From the moment at which a participant was due to join. Numbers are of the whole run: most join before it is measured.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct JoinTimes {
     pub joined: u64,
@@ -115,8 +132,10 @@ pub struct Cost {
     pub system_s: f64,
     /// Mean number of cores in use.
     pub cores: f64,
-    /// CPU time, user and system, per packet that a receiver got; 0 when there was none.
+    /// CPU time, user and system, per media packet that a receiver got; 0 when there was none.
     pub cpu_us_per_packet: f64,
+    /// When the measurement began, and when it ended.
+    pub resident_start_bytes: u64,
     pub resident_bytes: u64,
     pub peak_bytes: u64,
     pub threads: u64,
@@ -136,11 +155,11 @@ pub struct Generator {
 impl Report {
     pub fn new(service: &Service, scenario: &Scenario, sockets: ClientSockets, outcome: &Outcome) -> Report {
         let (totals, streams, seconds) = (&outcome.totals, &outcome.streams, outcome.seconds);
-        let rate = |packets: u64, bytes: u64| Rate {
-            packets,
-            bytes,
-            packets_per_second: packets as f64 / seconds,
-            bits_per_second: bytes as f64 * 8.0 / seconds,
+        let rate = |flow: Flow| Rate {
+            packets: flow.packets,
+            bytes: flow.bytes,
+            packets_per_second: flow.packets as f64 / seconds,
+            bits_per_second: flow.bytes as f64 * 8.0 / seconds,
         };
         let joins = &outcome.measures.join;
         let started = outcome.clock.real_start().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -158,14 +177,21 @@ impl Report {
             notes: notes(service, sockets),
             seconds,
             participants: outcome.participants,
-            sent: rate(totals.sent_packets, totals.sent_bytes),
-            received: rate(totals.received_packets, totals.received_bytes),
+            sent: rate(Flow { packets: totals.sent_packets, bytes: totals.sent_bytes }),
+            received: rate(totals.received),
+            received_audio: rate(totals.received_audio),
+            repairs: rate(totals.repairs),
+            probes: rate(totals.probes),
+            unknown: rate(totals.unknown),
+            datagrams: rate(totals.datagrams),
             quality: Quality {
                 streams: streams.streams,
                 silent_streams: streams.silent,
+                stalled_streams: outcome.stalled,
                 expected_packets: streams.expected,
                 lost_packets: streams.lost(),
                 loss: share(streams.lost(), streams.expected),
+                loss_before_repair: share(streams.lost_at_first(), streams.expected),
                 duplicates: streams.counts.duplicates,
                 reordered: streams.counts.reordered,
                 repaired: streams.counts.repaired,
@@ -174,11 +200,12 @@ impl Report {
                 frozen_s: streams.counts.frozen_ns as f64 / 1e9,
                 forged: totals.forged,
                 key_frames_asked: totals.key_frames_asked,
+                failures: totals.failed,
             },
             forward_ms: Distribution::of(&outcome.measures.forward),
             join_ms: JoinTimes {
-                joined: totals.joined,
-                failed: totals.failed,
+                joined: outcome.joined,
+                failed: outcome.join_failures,
                 signaling: Distribution::of(&joins.signaling),
                 ice: Distribution::of(&joins.ice),
                 dtls: Distribution::of(&joins.dtls),
@@ -190,10 +217,11 @@ impl Report {
                 user_s: usage.user_s,
                 system_s: usage.system_s,
                 cores: usage.running_s / seconds,
-                cpu_us_per_packet: match totals.received_packets {
+                cpu_us_per_packet: match totals.received.packets {
                     0 => 0.0,
                     packets => usage.running_s * 1e6 / packets as f64,
                 },
+                resident_start_bytes: outcome.server_resident_at_start,
                 resident_bytes: usage.resident_bytes,
                 peak_bytes: usage.peak_bytes,
                 threads: usage.threads,
@@ -202,7 +230,7 @@ impl Report {
                 cores: outcome.own.running_s / seconds,
                 lag_ms: Distribution::of(&outcome.measures.lag),
                 opened_packets: totals.opened,
-                packets_per_call: share(totals.received_packets, totals.receive_calls),
+                packets_per_call: share(totals.datagrams.packets, totals.receive_calls),
                 send_failures: totals.send_failures,
             },
             timeline: outcome.measures.seconds.clone(),
@@ -243,6 +271,9 @@ impl Report {
         }
         if self.quality.silent_streams > 0 {
             doubts.push(format!("{} pictures never came", self.quality.silent_streams));
+        }
+        if self.quality.stalled_streams > 0 {
+            doubts.push(format!("{} pictures stood still when the measurement ended", self.quality.stalled_streams));
         }
         if self.quality.forged > 0 {
             doubts.push(format!("{} packets did not authenticate", self.quality.forged));
@@ -323,6 +354,11 @@ pub(crate) mod tests {
             participants: 6,
             sent: Rate { packets: 1000, bytes: 100_000, packets_per_second: 100.0, bits_per_second: 80_000.0 },
             received: Rate { packets: 2000, bytes: 200_000, packets_per_second: 200.0, bits_per_second: 160_000.0 },
+            received_audio: Rate::default(),
+            repairs: Rate { packets: 7, ..Rate::default() },
+            probes: Rate::default(),
+            unknown: Rate::default(),
+            datagrams: Rate { packets: 2100, bytes: 205_000, packets_per_second: 210.0, bits_per_second: 164_000.0 },
             quality: Quality {
                 streams: 6,
                 expected_packets: 2001,
@@ -364,5 +400,12 @@ pub(crate) mod tests {
         assert!(report.doubts().is_empty());
         report.generator.lag_ms.p99 = 30.0;
         assert_eq!(report.doubts().len(), 1);
+    }
+
+    #[test]
+    fn a_picture_that_stopped_is_a_reason_to_doubt() {
+        let mut report = sample();
+        report.quality.stalled_streams = 49;
+        assert_eq!(report.doubts(), ["49 pictures stood still when the measurement ended"]);
     }
 }

@@ -15,12 +15,14 @@ pub fn live(second: &Second, phase: Phase, totals: &Totals) -> String {
         Phase::Draining => "draining",
     };
     let mut line = format!(
-        "{:>6.0} s  {phase:<10}  {} people  {} packets/s in  {} out  {:.0} Mbit/s  p50 {:.2} ms  p99 {:.2} ms  server {:.2} cores  load {:.2}",
+        "{:>6.0} s  {phase:<10}  {} people  {} packets/s in  {} out  {:.0} Mbit/s  {} lost  {} freezes  p50 {:.2} ms  p99 {:.2} ms  server {:.2} cores  load {:.2}",
         second.at_s,
         second.participants,
         grouped(second.sent_packets),
         grouped(second.received_packets),
         second.received_bits as f64 / 1e6,
+        second.lost_packets,
+        second.freezes,
         second.p50_ms,
         second.p99_ms,
         second.server_cores,
@@ -56,18 +58,29 @@ pub fn summary(report: &Report) -> String {
     );
     let _ = writeln!(
         text,
-        "  loss         {:.4} % ({} of {}), {} repaired, {} duplicates, {} reordered",
+        "  loss         {:.4} % ({} of {}), {:.4} % before repair ({} repaired), {} duplicates, {} reordered",
         q.loss * 100.0,
         q.lost_packets,
         q.expected_packets,
+        q.loss_before_repair * 100.0,
         q.repaired,
         q.duplicates,
         q.reordered
     );
+    let beside =
+        [("repairs", report.repairs), ("probes and fillers", report.probes), ("of unknown streams", report.unknown)];
+    let beside: Vec<String> = beside
+        .iter()
+        .filter(|(_, rate)| rate.packets > 0)
+        .map(|(what, rate)| format!("{:.0} /s {what}", rate.packets_per_second))
+        .collect();
+    if !beside.is_empty() {
+        let _ = writeln!(text, "  beside       {}, not counted as forwarded", beside.join(", "));
+    }
     let _ = writeln!(text, "  video        {} frames, {} freezes ({:.1} s)", q.frames, q.freezes, q.frozen_s);
     let _ = writeln!(text, "  forwarding   {}", distribution(&report.forward_ms));
     let join = &report.join_ms;
-    let _ = writeln!(text, "  joins        {} joined, {} failures", join.joined, join.failed);
+    let _ = writeln!(text, "  joins        {} joined, {} failed", join.joined, join.failed);
     for (name, one) in [
         ("signaling", &join.signaling),
         ("ice", &join.ice),
@@ -81,11 +94,12 @@ pub fn summary(report: &Report) -> String {
         Some(cost) => {
             let _ = writeln!(
                 text,
-                "  server       {:.2} us of CPU per packet, {:.2} cores ({:.0} % user), {:.1} MiB (peak {:.1}), {} threads",
+                "  server       {:.2} us of CPU per packet, {:.2} cores ({:.0} % user), {:.1} MiB, {:.1} at the start (peak {:.1}), {} threads",
                 cost.cpu_us_per_packet,
                 cost.cores,
                 100.0 * cost.user_s / (cost.user_s + cost.system_s).max(1e-9),
                 mib(cost.resident_bytes),
+                mib(cost.resident_start_bytes),
                 mib(cost.peak_bytes),
                 cost.threads
             );
@@ -145,7 +159,9 @@ mod tests {
     #[test]
     fn a_summary_names_what_a_planner_asks_for() {
         let text = summary(&super::super::tests::sample());
-        for needed in ["us of CPU per packet", "p99", "loss", "joins", "AEAD_AES_256_GCM", "UDP GRO"] {
+        for needed in
+            ["us of CPU per packet", "p99", "loss", "before repair", "repairs", "joins", "AEAD_AES_256_GCM", "UDP GRO"]
+        {
             assert!(text.contains(needed), "{needed} is missing in\n{text}");
         }
     }

@@ -3,6 +3,7 @@
 use super::{Phase, Swarm, Task};
 use crate::client::ice::Outcome;
 use crate::client::rtcp::{self, Item};
+use crate::client::srtp;
 use crate::client::stream::{Seen, Stream};
 use crate::client::stun;
 use crate::client::transport::{Arrivals, Found, Transport};
@@ -15,6 +16,9 @@ use crate::sys::Receiver;
 
 /// A missing packet is asked for again after this long, in case it was only late.
 const REORDERING: Nanos = 10_000_000;
+/// A padded video packet that carries no more than this may be padding alone, which only opening it tells. Real frames that
+/// small are rare.
+const FILLER_BYTES_MAX: usize = 64;
 
 impl Swarm {
     pub(super) fn receive_datagrams(&mut self, at: usize, receiver: &mut Receiver) {
@@ -45,6 +49,7 @@ impl Swarm {
     }
 
     fn receive(&mut self, at: usize, datagram: &mut [u8], received_at: Nanos, now: Nanos) {
+        self.measures.now.datagrams.add(datagram.len());
         match datagram.first() {
             Some(128..=191) if rtcp::is_rtcp(datagram) => self.receive_rtcp(at, datagram, now),
             Some(128..=191) => self.receive_rtp(at, datagram, received_at),
@@ -98,28 +103,32 @@ impl Swarm {
         let Transport { keys: Some(keys), streams, arrivals, participant, repairing, .. } = transport else { return };
         let Some(header) = Header::read(datagram) else { return };
         let totals = &mut self.measures.now;
-        totals.received_packets += 1;
-        totals.received_bytes += datagram.len() as u64;
+        let bytes = datagram.len();
         note_arrival(arrivals, datagram, &header, received_at);
         let stream = match streams.find(header.ssrc) {
             Found::Media(stream) => stream,
             Found::Rtx(stream) => {
-                // Padding alone is a probe of the server's bandwidth estimate, not a packet that comes again.
-                if let Ok(payload) = keys.receive.open_rtp(datagram, header.len, 0)
-                    && let [high, low, media @ ..] = without_padding(payload, header.padded)
-                    && !media.is_empty()
-                {
-                    stream.accept_repaired(u16::from_be_bytes([*high, *low]), media.len());
+                let rollover = stream.rtx_rollover(header.sequence);
+                match keys.receive.open_rtp(datagram, header.len, rollover) {
+                    Err(_) => totals.forged += 1,
+                    Ok(payload) => match without_padding(payload, header.padded) {
+                        [high, low, media @ ..] if !media.is_empty() => {
+                            totals.repairs.add(bytes);
+                            let seen = stream.accept_repaired(u16::from_be_bytes([*high, *low]), media.len());
+                            totals.arrived += u64::from(seen != Seen::Duplicate);
+                        }
+                        // Padding alone is a probe of the server's bandwidth estimate, not a packet that comes again.
+                        _ => totals.probes.add(bytes),
+                    },
                 }
                 return;
             }
-            Found::Unknown => {
-                totals.unknown_ssrc += 1;
-                return;
-            }
+            Found::Unknown => return totals.unknown.add(bytes),
         };
-        let newest = stream.highest_extended();
-        let (seen, rollover) = stream.accept(&header, datagram.len(), received_at);
+        let (newest, expected) = (stream.highest_extended(), stream.expected());
+        let (seen, rollover) = stream.accept(&header, bytes);
+        totals.expected += stream.expected() - expected;
+        totals.arrived += u64::from(seen != Seen::Duplicate);
         let gap = seen == Seen::New && stream.counts.packets > 1 && stream.highest_extended() != newest + 1;
         if gap && self.scenario.nack && stream.video && !*repairing {
             *repairing = true;
@@ -127,15 +136,31 @@ impl Swarm {
         }
 
         let awaits_key_frame = stream.video && !stream.has_key_frame;
-        if !self.measures.sampler.take() && stream.opened && !awaits_key_frame {
+        let may_be_filler = stream.video && header.padded && bytes <= header.len + FILLER_BYTES_MAX + srtp::TAG_BYTES;
+        let is_sample = self.measures.sampler.take() || !stream.opened || awaits_key_frame || may_be_filler;
+        let mut payload: &[u8] = &[];
+        if is_sample {
+            match keys.receive.open_rtp(datagram, header.len, rollover) {
+                Ok(opened) => payload = without_padding(opened, header.padded),
+                Err(_) => return totals.forged += 1,
+            }
+            totals.opened += 1;
+            if payload.is_empty() {
+                stream.notice_filler();
+                return totals.probes.add(bytes);
+            }
+        }
+        totals.received.add(bytes);
+        if !stream.video {
+            totals.received_audio.add(bytes);
+        } else if seen == Seen::New {
+            let freezes = stream.counts.freezes;
+            stream.notice_frame(header.timestamp, received_at);
+            totals.freezes += stream.counts.freezes - freezes;
+        }
+        if !is_sample {
             return;
         }
-        let Ok(payload) = keys.receive.open_rtp(datagram, header.len, rollover) else {
-            totals.forged += 1;
-            return;
-        };
-        totals.opened += 1;
-        let payload = without_padding(payload, header.padded);
         let participant = &mut self.participants[*participant];
         let (has_media, has_key_frame) = (&mut participant.has_media, &mut participant.has_key_frame);
         note_first(&mut self.measures, stream, payload, received_at, participant.due, has_media, has_key_frame);

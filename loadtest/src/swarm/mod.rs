@@ -73,7 +73,14 @@ pub struct Outcome {
     pub seconds: f64,
     pub totals: Totals,
     pub streams: StreamSum,
+    /// Pictures that stood still when the measurement ended.
+    pub stalled: u64,
+    /// Of the whole run: most join before the measurement.
+    pub joined: u64,
+    pub join_failures: u64,
+    /// Use of the server's CPU in the measured time, with its memory at the end.
     pub server: Option<Usage>,
+    pub server_resident_at_start: u64,
     pub own: Usage,
     pub profile: &'static str,
     pub participants: usize,
@@ -158,6 +165,7 @@ pub struct Swarm {
     second_start: SecondStart,
     started: Option<Started>,
     stopped: Option<Started>,
+    stalled: u64,
     finished: bool,
     scratch: Vec<u8>,
     drafts: Vec<Draft>,
@@ -222,6 +230,7 @@ impl Swarm {
             second_start: SecondStart::default(),
             started: None,
             stopped: None,
+            stalled: 0,
             finished: false,
             scratch: vec![0; PACKET_BYTES_MAX * (RUN_PACKETS + 1)],
             drafts: Vec::new(),
@@ -338,6 +347,8 @@ impl Swarm {
             Task::StopMeasuring => {
                 self.phase = Phase::Draining;
                 self.note_unconnected(now, JOIN_PATIENCE, "5 s after they were due");
+                let streams = self.transports.iter_mut().flatten().flat_map(|transport| transport.streams.iter_mut());
+                self.stalled = streams.map(|stream| u64::from(stream.end_at(now))).sum();
                 self.stopped = Some(self.snapshot(now));
             }
             Task::Finish => self.finished = true,
@@ -358,8 +369,12 @@ impl Swarm {
 
     /// Says how many of those who were due this long ago are not connected.
     fn note_unconnected(&mut self, now: Nanos, patience: Nanos, when: &str) {
-        let due = self.participants.iter().filter(|one| one.due + patience <= now);
-        let late = due.filter(|one| one.is_incomplete(&self.transports)).count();
+        let due = (0..self.participants.len()).filter(|place| self.participants[*place].due + patience <= now);
+        let late: Vec<usize> = due.filter(|place| self.participants[*place].is_incomplete(&self.transports)).collect();
+        for place in late.iter().filter(|_| patience > 0) {
+            self.note_join_failure(*place);
+        }
+        let late = late.len();
         if late > 0 {
             self.measures.errors.push(format!("{late} participants were not connected {when}"));
         }
@@ -394,24 +409,20 @@ impl Swarm {
 
     fn outcome(self, streams: &StreamSum) -> anyhow::Result<Outcome> {
         let (started, stopped) = self.started.zip(self.stopped).context("the run ended before its measurement")?;
-        let span = |now: u64, then: u64| now - then;
-        let (now, then) = (&stopped.totals, &started.totals);
-        let totals = Totals {
-            sent_packets: span(now.sent_packets, then.sent_packets),
-            sent_bytes: span(now.sent_bytes, then.sent_bytes),
-            received_packets: span(now.received_packets, then.received_packets),
-            received_bytes: span(now.received_bytes, then.received_bytes),
-            receive_calls: span(now.receive_calls, then.receive_calls),
-            received_runs: span(now.received_runs, then.received_runs),
-            opened: span(now.opened, then.opened),
-            ..self.measures.now
-        };
+        // Packets on their way when the measurement ended are waited for; pictures are judged at its end.
+        let (mut streams, at_end) = (streams.since(&started.streams), stopped.streams.since(&started.streams).counts);
+        let counts = &mut streams.counts;
+        (counts.frames, counts.freezes, counts.frozen_ns) = (at_end.frames, at_end.freezes, at_end.frozen_ns);
         let server = (!self.target.watched.is_empty()).then(|| stopped.usages[0].since(&started.usages[0]));
         Ok(Outcome {
             seconds: (stopped.at - started.at) as f64 / 1e9,
-            totals,
-            streams: streams.since(&started.streams),
+            totals: stopped.totals.since(&started.totals),
+            streams,
+            stalled: self.stalled,
+            joined: self.measures.now.joined,
+            join_failures: self.measures.now.join_failures,
             server,
+            server_resident_at_start: started.usages[0].resident_bytes,
             own: stopped.usages[1].since(&started.usages[1]),
             profile: self.profile,
             participants: self.scenario.rooms * self.scenario.participants,

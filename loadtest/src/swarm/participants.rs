@@ -35,6 +35,8 @@ pub(super) struct Participant {
     pub has_media: bool,
     pub has_key_frame: bool,
     gone: bool,
+    /// It is among the failed joins.
+    join_failed: bool,
 }
 
 /// One producer that this participant knows of.
@@ -80,6 +82,7 @@ impl Swarm {
             has_media: false,
             has_key_frame: false,
             gone: false,
+            join_failed: false,
         };
         match Wire::connect(self.target.server, &path, self.target.protocol.name) {
             Ok(wire) => {
@@ -92,7 +95,8 @@ impl Swarm {
             }
             Err(error) => {
                 self.measures.fail(format!("{error:#}"));
-                participant.gone = true;
+                self.measures.now.join_failures += 1;
+                (participant.gone, participant.join_failed) = (true, true);
             }
         }
         self.measures.now.joined += 1;
@@ -104,7 +108,14 @@ impl Swarm {
     pub(super) fn give_up_join(&mut self, place: usize) {
         if self.participants[place].is_incomplete(&self.transports) {
             self.measures.fail("a participant was not connected after 20 s".into());
+            self.note_join_failure(place);
         }
+    }
+
+    /// Counts a participant that did not get in, once.
+    pub(super) fn note_join_failure(&mut self, place: usize) {
+        let already = std::mem::replace(&mut self.participants[place].join_failed, true);
+        self.measures.now.join_failures += u64::from(!already);
     }
 
     fn offer(&mut self, index: usize, place: usize, random: &mut Random) -> (Offer, Vec<Sending>) {
