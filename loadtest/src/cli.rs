@@ -121,8 +121,11 @@ pub enum Grow {
 
 #[derive(Args, Debug)]
 pub struct Plan {
-    /// Report (JSON) of a run with the kind of load that is planned
+    /// Report (JSON) of a run, or of a comparison, with the kind of load that is planned
     pub report: PathBuf,
+    /// Whose runs of a comparison are planned with
+    #[arg(long, default_value = "ringside")]
+    pub of: String,
     #[arg(long)]
     pub rooms: u64,
     #[arg(long)]

@@ -254,11 +254,12 @@ fn note_failure(server: &mut Measured, what: &str, error: &anyhow::Error) {
 fn knee(scenario: &Scenario, kind: &Kind, place: Place, command: &Compare, number: usize) -> anyhow::Result<Knee> {
     with_server(kind, place, command.core, |service| {
         let mut knee = Knee { number, packets_per_second: 0.0, load_was_late: false };
+        let mut last: Option<Report> = None;
         ramp::search(1.0, |factor| {
             let step = ramp::grown(scenario, Grow::Rate, factor, KNEE_STEP_S)?;
             let attempt = || {
                 let (report, _) = run::run(&step, service, command.load.sockets())?;
-                let good = KNEE_BOUNDS.hold(&report);
+                let good = KNEE_BOUNDS.hold(&report, last.as_ref());
                 println!("    {}", ramp::line(factor, &report, good));
                 anyhow::Ok((report, good))
             };
@@ -266,6 +267,7 @@ fn knee(scenario: &Scenario, kind: &Kind, place: Place, command: &Compare, numbe
             knee.load_was_late = report.generator.is_late();
             if good {
                 knee.packets_per_second = knee.packets_per_second.max(report.received.packets_per_second);
+                last = Some(report);
             }
             Ok(good)
         })?;

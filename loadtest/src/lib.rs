@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod compare;
+pub mod expect;
 pub mod measure;
 pub mod media;
 pub mod peers;

@@ -2,9 +2,11 @@
 //! between the last good and the first bad one is halved until it is small.
 
 use crate::cli::{Grow, Ramp};
+use crate::expect::{receivers, video_to_each};
 use crate::report::{Report, terminal};
 use crate::run::{self, Service};
 use crate::scenario::{Scenario, VideoSource};
+use crate::swarm::Outcome;
 
 use anyhow::{bail, ensure};
 
@@ -23,11 +25,22 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    pub fn hold(&self, report: &Report) -> bool {
+    /// `before` is a smaller load that was good: what a server does not send is not lost by the numbers, so the delivered
+    /// packets must have grown with the load.
+    pub fn hold(&self, report: &Report, before: Option<&Report>) -> bool {
         let quality = &report.quality;
         let complete = quality.silent_streams == 0 && quality.stalled_streams == 0 && report.errors.is_empty();
-        complete && report.quality.loss < self.loss && report.forward_ms.p99 < self.p99_ms
+        let grew = before.is_none_or(|before| has_grown(report, before));
+        complete && grew && report.quality.loss < self.loss && report.forward_ms.p99 < self.p99_ms
     }
+}
+
+/// Whether video came as much more as the scenario has. (Sound may not: a server may forward the loudest only.)
+fn has_grown(report: &Report, before: &Report) -> bool {
+    const TOLERANCE: f64 = 0.9;
+    let planned = |report: &Report| video_to_each(&report.scenario) * receivers(&report.scenario);
+    let came = |report: &Report| report.received.packets_per_second - report.received_audio.packets_per_second;
+    planned(before) == 0.0 || came(report) >= TOLERANCE * came(before) * planned(report) / planned(before)
 }
 
 pub fn command(command: &Ramp) -> anyhow::Result<()> {
@@ -35,12 +48,12 @@ pub fn command(command: &Ramp) -> anyhow::Result<()> {
     run::pin(command.core)?;
     let service = Service::found(&command.server, command.core);
     let bounds = Bounds { p99_ms: command.p99_ms, loss: command.loss_percent / 100.0 };
-    let mut last = None;
+    let mut last: Option<(Report, Outcome)> = None;
     let knee = search(command.from, |factor| {
         let step = grown(&scenario, command.by, factor, command.step_s)?;
         let (found, good) = twice(|| {
             let (report, outcome) = run::run(&step, &service, command.load.sockets())?;
-            let good = bounds.hold(&report);
+            let good = bounds.hold(&report, last.as_ref().map(|(before, _)| before));
             println!("{}", line(factor, &report, good));
             Ok(((report, outcome), good))
         })?;
@@ -140,6 +153,7 @@ pub fn grown(scenario: &Scenario, by: Grow, factor: f64, step_s: f64) -> anyhow:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::tests::sample;
 
     #[test]
     fn the_search_ends_just_below_the_knee() {
@@ -153,6 +167,19 @@ mod tests {
             assert!(found < knee && found * PRECISION * 1.001 >= knee, "{found} for {knee}");
             assert!(steps <= 20, "{steps} steps");
         }
+    }
+
+    #[test]
+    fn a_server_that_sends_no_more_though_it_should_has_reached_its_knee() {
+        let bounds = Bounds { p99_ms: 20.0, loss: 0.001 };
+        let (before, mut double) = (sample(), sample());
+        double.scenario.rooms *= 2;
+        assert!(bounds.hold(&before, None));
+        assert!(!bounds.hold(&double, Some(&before)), "the same packets for twice the rooms");
+        double.received.packets_per_second *= 2.0;
+        assert!(bounds.hold(&double, Some(&before)));
+        double.quality.stalled_streams = 1;
+        assert!(!bounds.hold(&double, Some(&before)), "a picture stands still");
     }
 
     #[test]
