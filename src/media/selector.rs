@@ -23,6 +23,8 @@ pub struct Selector {
     allowed: Option<Option<Layers>>,
     /// Video starts at key frames; audio anywhere.
     needs_key_frame: bool,
+    /// The highest temporal layer that the source declares.
+    temporal_top: u8,
 }
 
 /// What becomes of a packet.
@@ -40,7 +42,8 @@ pub enum Choice {
 const ALL_TEMPORAL: u8 = u8::MAX;
 
 impl Selector {
-    pub fn new(needs_key_frame: bool, preferred: Option<Layers>) -> Self {
+    /// For a source that declares temporal layers up to `temporal_top`.
+    pub fn new(needs_key_frame: bool, preferred: Option<Layers>, temporal_top: u8) -> Self {
         Selector {
             current: None,
             target: None,
@@ -49,6 +52,7 @@ impl Selector {
             preferred,
             allowed: None,
             needs_key_frame,
+            temporal_top,
         }
     }
 
@@ -180,7 +184,7 @@ impl Selector {
 
     /// Whether a cap on temporal layers takes any away; a client that wants "the best" names 2 or more.
     fn lower_temporal(&self, cap: u8) -> bool {
-        cap < 2
+        cap < self.temporal_top.min(2)
     }
 }
 
@@ -201,7 +205,7 @@ mod tests {
     }
 
     fn flowing(layer: u8) -> Selector {
-        let mut selector = Selector::new(true, None);
+        let mut selector = Selector::new(true, None, 2);
         selector.choose(3, 1 << layer);
         assert_eq!(selector.accept(layer, &key(true)), Choice::SwitchAndForward);
         selector
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn the_best_layer_that_arrives_is_chosen() {
         for (alive, expected) in [(0b111, 2), (0b011, 1), (0b001, 0), (0b100, 2), (0b000, 2)] {
-            let mut selector = Selector::new(true, None);
+            let mut selector = Selector::new(true, None, 2);
             selector.choose(3, alive);
             assert_eq!(selector.target(), Some(expected), "alive {alive:#05b}");
         }
@@ -219,7 +223,7 @@ mod tests {
     #[test]
     fn a_wish_is_a_cap_and_falls_back_to_what_arrives() {
         for (alive, expected) in [(0b111, 1), (0b101, 0), (0b100, 2)] {
-            let mut selector = Selector::new(true, Some(layers(1, 2)));
+            let mut selector = Selector::new(true, Some(layers(1, 2)), 2);
             selector.choose(3, alive);
             assert_eq!(selector.target(), Some(expected), "alive {alive:#05b}");
         }
@@ -227,7 +231,7 @@ mod tests {
 
     #[test]
     fn video_starts_with_the_first_packet_of_a_key_frame() {
-        let mut selector = Selector::new(true, None);
+        let mut selector = Selector::new(true, None, 2);
         selector.choose(1, 1);
         assert_eq!(selector.accept(0, &frame(0, false)), Choice::Refuse(Discard::AwaitingKeyFrame));
         assert_eq!(selector.accept(0, &key(false)), Choice::Refuse(Discard::AwaitingKeyFrame));
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn audio_starts_anywhere() {
-        let mut selector = Selector::new(false, None);
+        let mut selector = Selector::new(false, None, 2);
         selector.choose(1, 1);
         assert_eq!(selector.accept(0, &Packet::new(1, 0, 10)), Choice::SwitchAndForward);
     }
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_reason_says_what_holds_a_picture_back() {
-        let mut selector = Selector::new(true, None);
+        let mut selector = Selector::new(true, None, 2);
         selector.choose(3, 0b111);
         assert_eq!(selector.reason(3, 0b111), Reason::NoKeyFrame);
         assert_eq!(selector.reason(3, 0), Reason::LayerInactive);
@@ -300,6 +304,26 @@ mod tests {
         let mut selector = flowing(1);
         selector.choose(3, 0b011);
         assert_eq!(selector.reason(3, 0b011), Reason::ProducerUplink);
+    }
+
+    #[test]
+    fn a_cap_that_takes_nothing_away_is_no_reason() {
+        for (top, cap, bandwidth, preferred) in [
+            (0, 0, Reason::Full, Reason::Full),
+            (1, 1, Reason::Full, Reason::Full),
+            (1, 0, Reason::Bandwidth, Reason::Preferred),
+            (2, 1, Reason::Bandwidth, Reason::Preferred),
+            (3, 2, Reason::Full, Reason::Full),
+        ] {
+            let mut selector = Selector::new(true, None, top);
+            selector.allow(Some(Some(layers(0, cap))));
+            selector.choose(1, 1);
+            selector.accept(0, &key(true));
+            assert_eq!(selector.reason(1, 1), bandwidth, "allowed {cap} of {top}");
+            selector.allow(None);
+            selector.prefer(layers(0, cap));
+            assert_eq!(selector.reason(1, 1), preferred, "preferred {cap} of {top}");
+        }
     }
 
     #[test]

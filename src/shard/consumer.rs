@@ -94,7 +94,7 @@ impl Consumer {
         Consumer {
             transport,
             producer: producer_key,
-            selector: Selector::new(producer.needs_key_frame(), spec.preferred),
+            selector: Selector::new(producer.needs_key_frame(), spec.preferred, producer.offer.declared().temporal),
             rewriter: Rewriter::new(first_sequence),
             header: HeaderLayout::new(spec.payload_type, spec.ssrc, &spec.mid, spec.extensions),
             ssrc: spec.ssrc,

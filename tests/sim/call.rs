@@ -171,7 +171,7 @@ impl Call {
     pub fn publish(&mut self, client: usize, source: Source) -> ProducerId {
         let connection = self.clients[client].send;
         let id = ProducerId(self.id());
-        let medium = source.medium;
+        let (medium, is_screen) = (source.medium, source.is_screen);
         let encodings = source.encodings.iter().map(|encoding| EncodingSpec {
             ssrc: encoding.rid.is_none().then_some(Ssrc(*encoding.ssrc)),
             rtx_ssrc: encoding.rtx.filter(|_| encoding.rid.is_none()).map(|ssrc| Ssrc(*ssrc)),
@@ -190,7 +190,11 @@ impl Call {
             id,
             kind: if is_video { Kind::Video } else { Kind::Audio },
             codec: if is_video { Codec::Vp8 } else { Codec::Opus },
-            class: if is_video { SourceClass::Camera } else { SourceClass::Microphone },
+            class: match (is_video, is_screen) {
+                (true, true) => SourceClass::ScreenShare,
+                (true, false) => SourceClass::Camera,
+                (false, _) => SourceClass::Microphone,
+            },
             mid: Some(mid.to_string()),
             payload_type: if is_video { BROWSER.vp8 } else { BROWSER.opus },
             rtx_payload_type: is_video.then_some(BROWSER.rtx),
@@ -332,6 +336,14 @@ impl Call {
 
     pub fn key_frame_requests(&self, client: usize) -> usize {
         self.connections[self.clients[client].send].key_frame_requests.len()
+    }
+
+    /// The layers of a consumer and the reason for them, as its client was told last.
+    pub fn told(&self, wanted: ConsumerId) -> Option<(Option<Layers>, Reason)> {
+        self.events.iter().rev().find_map(|(_, event)| match event {
+            Event::ConsumerLayers { consumer, layers, reason } if *consumer == wanted => Some((*layers, *reason)),
+            _ => None,
+        })
     }
 
     pub fn consumer_stats(&mut self, consumer: ConsumerId) -> ConsumerStats {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringside::shard::command::{Layers, Reason};
+
 use crate::call::Call;
 use crate::source::Source;
 
@@ -118,4 +120,15 @@ fn who_waits_for_a_source_gets_the_key_frame_that_its_layer_begins_with() {
         assert!(first.is_key && first.at - begun < Duration::from_millis(100), "{:?}", first.at - begun);
         call.viewer(viewer, ssrc).assert_continuous();
     }
+}
+
+#[test]
+fn a_screen_that_is_sent_in_one_size_and_rate_is_all_there_is() {
+    let mut call = Call::new(26);
+    let (sender, viewer) = (call.join(), call.join());
+    let screen = call.publish(sender, Source::screen(SSRC, call.now));
+    let (consumer, _) = call.watch(viewer, screen);
+    call.run(10 * SECOND);
+    assert_eq!(call.told(consumer), Some((Some(Layers { spatial: 0, temporal: 0 }), Reason::Full)));
+    assert_eq!(call.consumer_stats(consumer).reason, Reason::Full);
 }

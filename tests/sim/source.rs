@@ -37,6 +37,7 @@ pub struct Source {
     pub interval: Duration,
     pub encodings: Vec<Encoding>,
     pub temporal_layers: u8,
+    pub is_screen: bool,
     /// -dBov of each audio packet.
     pub level: u8,
     next: Instant,
@@ -53,6 +54,7 @@ impl Source {
             interval: Duration::from_millis(20),
             encodings: vec![encoding],
             temporal_layers: 1,
+            is_screen: false,
             level: 30,
             next: start,
         }
@@ -64,9 +66,15 @@ impl Source {
             interval: Duration::from_micros(33_333),
             encodings: vec![Encoding::new(ssrc, Some(ssrc + 1), None)],
             temporal_layers: 1,
+            is_screen: false,
             level: 0,
             next: start,
         }
+    }
+
+    /// As a browser shares one: a single size, at a single frame rate.
+    pub fn screen(ssrc: u32, start: Instant) -> Self {
+        Source { interval: Duration::from_millis(200), is_screen: true, ..Source::camera(ssrc, start) }
     }
 
     pub fn simulcast(ssrc: u32, start: Instant) -> Self {
