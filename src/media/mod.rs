@@ -4,6 +4,7 @@
 pub mod allocation;
 pub mod audio_level;
 pub mod bwe;
+pub mod frames;
 pub mod header;
 pub mod history;
 pub mod key_frame;

@@ -17,7 +17,7 @@ use crate::discard::Discard;
 use crate::media::history::Packet;
 use crate::media::report::Order;
 use crate::media::transport_cc::ArrivalRecord;
-use crate::packet::codec::{PayloadFacts, inspect};
+use crate::packet::codec::{Codec, PayloadFacts, inspect};
 use crate::packet::extension::{Extension, ExtensionMap, ExtensionValues};
 use crate::packet::rtp::{RtpHeader, padding_len};
 use crate::shard::Shard;
@@ -94,7 +94,7 @@ impl Shard {
     ) -> Result<(), Discard> {
         let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
         let payload = &self.history.slot()[incoming.payload_at..][..incoming.payload_len];
-        let facts = match payload {
+        let mut facts = match payload {
             [] => PayloadFacts::default(),
             payload => inspect(producer.codec, payload).ok_or(Discard::MalformedPayload)?,
         };
@@ -109,6 +109,7 @@ impl Shard {
             Order::Newest | Order::Late => layer.nack.receive(arrived.sequence, now, stream.is_rtx),
             Order::Restart => {
                 layer.nack.restart(arrived.sequence);
+                layer.bounds.restart();
                 for consumer in &layer.consumers {
                     if let Some(consumer) = self.consumers.at_mut(*consumer) {
                         consumer.selector.stop();
@@ -118,13 +119,20 @@ impl Shard {
             Order::Duplicate => return Err(Discard::Duplicate),
             Order::Stray => return Err(Discard::Stray),
         }
-        if facts.start_of_frame {
-            layer.frames += 1;
+        let (mut begins, mut first) = (facts.start_of_frame, arrived.sequence);
+        if matches!(producer.codec, Codec::Vp9 | Codec::H264 | Codec::Av1) && incoming.payload_len > 0 {
+            begins = layer.bounds.receive(arrived.sequence, incoming.timestamp, header.marker);
+            first = layer.bounds.first_of(arrived.sequence, incoming.timestamp);
+            if producer.codec != Codec::Vp9 {
+                // What a decoder starts with may stand behind a delimiter or a message of the same picture.
+                facts.start_of_frame = begins || facts.key_frame;
+            }
         }
+        layer.frames += u64::from(begins);
         if facts.key_frame && producer.kind == Kind::Video {
             layer.key_frame_count += 1;
             layer.key_frames.key_frame_arrived();
-            layer.nack.key_frame(arrived.sequence);
+            layer.nack.key_frame(first);
         }
         let first_of_layer =
             layer.last_packet.replace(now).is_none_or(|last| now.duration_since(last) >= LAYER_SILENCE);

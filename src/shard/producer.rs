@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::ids::{PeerId, ProducerId, Ssrc};
 use crate::limits::{AUDIO_SEQUENCES, PENDING_PACKETS, RUN_SEGMENTS, VIDEO_SEQUENCES};
 use crate::media::allocation::Offer;
+use crate::media::frames::FrameBounds;
 use crate::media::history::{PacketNumber, SequenceIndex};
 use crate::media::key_frame::KeyFramePolicy;
 use crate::media::nack::NackList;
@@ -89,6 +90,8 @@ pub struct Layer {
     pub last_packet: Option<Instant>,
     /// Bytes of each temporal layer.
     pub temporal_rates: [RateMeter; TEMPORAL_LAYERS],
+    /// Where its newest frame began; VP8 and Opus say that in each packet.
+    pub bounds: FrameBounds,
     pub frames: u64,
     pub key_frame_count: u64,
     pub max_bitrate_bps: Option<u32>,
@@ -125,6 +128,7 @@ impl Producer {
                 consumers: Vec::new(),
                 last_packet: None,
                 temporal_rates: Default::default(),
+                bounds: FrameBounds::default(),
                 frames: 0,
                 key_frame_count: 0,
                 max_bitrate_bps: encoding.max_bitrate_bps,

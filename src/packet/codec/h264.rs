@@ -1,14 +1,14 @@
-//! H.264 payloads (RFC 6184): does a packet begin an IDR picture?
+//! H.264 payloads (RFC 6184): does a packet hold what a decoder starts with?
 
-const IDR: u8 = 5;
 const SPS: u8 = 7;
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct H264Facts {
-    /// Holds the start of an IDR picture or the parameter sets that precede one. Encoders put the sequence
-    /// parameter set into a packet of its own or into a STAP-A with the picture; forwarding must begin there.
+    /// Holds a sequence parameter set, which encoders send in front of every IDR picture: in a packet of its own, or in a
+    /// STAP-A with the picture parameter set. The picture alone is no place to start: a decoder without the
+    /// parameter sets cannot read it.
     pub key_frame: bool,
     /// Begins a NAL unit. H.264 says where a picture *ends* only (the marker bit).
     pub start_of_unit: bool,
@@ -19,20 +19,15 @@ pub struct H264Facts {
 pub fn inspect(payload: &[u8]) -> Option<H264Facts> {
     let kind = payload.first()? & 0x1f;
     match kind {
-        1..=23 => Some(H264Facts { key_frame: starts_picture(kind), start_of_unit: true }),
+        1..=23 => Some(H264Facts { key_frame: kind == SPS, start_of_unit: true }),
         STAP_A => aggregated(&payload[1..]),
         FU_A => {
             let fragment = *payload.get(1)?;
             let start = fragment & 0x80 != 0;
-            Some(H264Facts { key_frame: start && starts_picture(fragment & 0x1f), start_of_unit: start })
+            Some(H264Facts { key_frame: start && fragment & 0x1f == SPS, start_of_unit: start })
         }
         _ => None,
     }
-}
-
-#[inline]
-const fn starts_picture(kind: u8) -> bool {
-    kind == IDR || kind == SPS
 }
 
 /// Units of a STAP-A, each behind its length in 16 bits (RFC 6184 section 5.7.1).
@@ -43,7 +38,7 @@ fn aggregated(mut units: &[u8]) -> Option<H264Facts> {
     }
     while let Some((len, rest)) = units.split_first_chunk() {
         let (unit, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
-        facts.key_frame |= starts_picture(unit.first()? & 0x1f);
+        facts.key_frame |= unit.first()? & 0x1f == SPS;
         units = rest;
     }
     units.is_empty().then_some(facts)
@@ -58,16 +53,16 @@ mod tests {
     }
 
     #[test]
-    fn a_single_unit_is_a_key_frame_by_its_type() {
-        for (kind, expected) in [(1, false), (5, true), (6, false), (7, true), (8, false), (9, false)] {
+    fn a_single_unit_is_a_place_to_start_if_it_is_a_sequence_parameter_set() {
+        for (kind, expected) in [(1, false), (5, false), (6, false), (7, true), (8, false), (9, false)] {
             assert_eq!(key_frame(&[0x60 | kind, 0]), Some(expected), "type {kind}");
         }
     }
 
     #[test]
-    fn an_aggregate_is_a_key_frame_if_any_unit_is() {
+    fn an_aggregate_is_a_place_to_start_if_any_unit_is() {
         assert_eq!(key_frame(&[0x78, 0, 2, 0x67, 1, 0, 1, 0x68, 0, 2, 0x65, 9]), Some(true));
-        assert_eq!(key_frame(&[0x78, 0, 1, 0x68, 0, 2, 0x41, 9]), Some(false));
+        assert_eq!(key_frame(&[0x78, 0, 1, 0x68, 0, 2, 0x65, 9]), Some(false));
     }
 
     #[test]
@@ -80,9 +75,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_fragment_begins_a_picture() {
-        assert_eq!(inspect(&[0x7c, 0x85]), Some(H264Facts { key_frame: true, start_of_unit: true }));
-        assert_eq!(inspect(&[0x7c, 0x05]), Some(H264Facts { key_frame: false, start_of_unit: false }));
+    fn only_the_first_fragment_begins_a_unit() {
+        assert_eq!(inspect(&[0x7c, 0x87]), Some(H264Facts { key_frame: true, start_of_unit: true }));
+        assert_eq!(inspect(&[0x7c, 0x85]), Some(H264Facts { key_frame: false, start_of_unit: true }));
+        assert_eq!(inspect(&[0x7c, 0x07]), Some(H264Facts { key_frame: false, start_of_unit: false }));
         assert_eq!(inspect(&[0x7c, 0x81]), Some(H264Facts { key_frame: false, start_of_unit: true }));
         assert_eq!(inspect(&[0x7c]), None);
     }

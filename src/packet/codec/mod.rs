@@ -28,7 +28,8 @@ pub struct PayloadFacts {
     /// The packet begins a picture from which a decoder can start (every Opus packet does). Only the *first*
     /// packet of a key frame says so.
     pub key_frame: bool,
-    /// The packet begins a picture, as far as the codec tells; the marker bit says where it ends.
+    /// The packet begins a picture, as far as the codec tells; the marker bit says where it ends. H.264 and AV1 tell
+    /// where a NAL unit or an OBU begins ([`FrameBounds`](crate::media::frames::FrameBounds) tells more).
     pub start_of_frame: bool,
     /// Spatial layer *within* the stream (VP9 SVC); 0 elsewhere. Layers of simulcast are streams of their own.
     pub spatial: u8,
@@ -106,7 +107,7 @@ mod tests {
         for (codec, key, delta) in [
             (Codec::Vp8, &[0x10, 0x00, 0, 0][..], &[0x10, 0x01, 0, 0][..]),
             (Codec::Vp9, &[0x8c, 1, 0x82, 0x49], &[0xcc, 1, 0x86, 0]),
-            (Codec::H264, &[0x65, 0x88], &[0x41, 0x9a]),
+            (Codec::H264, &[0x67, 0x42], &[0x65, 0x88]),
             (Codec::Av1, &[0x18, 0x0a, 0x0b], &[0x10, 0x32, 0x0b]),
         ] {
             assert!(inspect(codec, key).unwrap().key_frame, "{codec:?}");
