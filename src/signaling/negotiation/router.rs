@@ -29,9 +29,22 @@ pub enum ParameterValue {
     Text(&'static str),
 }
 
-/// What every room carries.
-pub const ROUTER_CODECS: &[CodecRow] =
-    &[CodecRow { codec: Codec::Opus, parameters: &[] }, CodecRow { codec: Codec::Vp8, parameters: &[] }];
+/// What every room carries. VP8 stays the first of its kind: it is what a client sends that does not choose, and the only
+/// one of which every browser both sends and shows several qualities at once. Profiles are those that all browsers share.
+pub const ROUTER_CODECS: &[CodecRow] = &[
+    CodecRow { codec: Codec::Opus, parameters: &[] },
+    CodecRow { codec: Codec::Vp8, parameters: &[] },
+    CodecRow { codec: Codec::Vp9, parameters: &[("profile-id", ParameterValue::Number(0))] },
+    CodecRow {
+        codec: Codec::H264,
+        parameters: &[
+            ("level-asymmetry-allowed", ParameterValue::Number(1)),
+            ("packetization-mode", ParameterValue::Number(1)),
+            ("profile-level-id", ParameterValue::Text("42e01f")),
+        ],
+    },
+    CodecRow { codec: Codec::Av1, parameters: &[("profile", ParameterValue::Number(0))] },
+];
 
 /// 127 is the payload type of the client's bandwidth probes ("probator") and never given to a codec.
 const DYNAMIC_PAYLOAD_TYPES: [std::ops::RangeInclusive<u8>; 2] = [100..=126, 96..=99];
@@ -218,10 +231,33 @@ mod tests {
 
     #[test]
     fn the_capabilities_are_those_that_mediasoup_answers() {
+        // Of a mediasoup router with Opus and VP8.
+        let ours = Router::with_codecs(&ROUTER_CODECS[..2]);
         let fixture: Value =
             serde_json::from_str(include_str!("../../../tests/fixtures/router-rtpCapabilities.mediasoup-3.27.1.json"))
                 .unwrap();
-        assert_eq!(serde_json::to_value(Router::standard().capabilities()).unwrap(), fixture);
+        assert_eq!(serde_json::to_value(ours.capabilities()).unwrap(), fixture);
+    }
+
+    #[test]
+    fn the_other_codecs_stand_behind_and_move_no_payload_type() {
+        let codecs = &Router::standard().capabilities().codecs;
+        let listed: Vec<_> =
+            codecs.iter().map(|codec| (codec.mime_type.as_str(), codec.preferred_payload_type.unwrap())).collect();
+        assert_eq!(
+            listed,
+            [
+                ("audio/opus", 100),
+                ("video/VP8", 101),
+                ("video/rtx", 102),
+                ("video/VP9", 103),
+                ("video/rtx", 104),
+                ("video/H264", 105),
+                ("video/rtx", 106),
+                ("video/AV1", 107),
+                ("video/rtx", 108),
+            ]
+        );
     }
 
     #[test]

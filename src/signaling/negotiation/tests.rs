@@ -578,7 +578,7 @@ fn capabilities_out_of_bounds_are_refused_with_the_field() {
     assert!(capabilities_problem(router_capabilities()).is_ok());
 }
 
-// Codecs that a room does not carry by default: a row of the table is all that they take.
+// Codecs beyond those of a room: a row of the table is all that they take.
 
 const WIDE_ROUTER: &[CodecRow] = &[
     CodecRow { codec: Codec::Opus, parameters: &[] },

@@ -45,12 +45,22 @@ export class Participant {
 
   // ---- sending
 
-  /** With `busy` the picture is so full of change that the encoder needs all the bits it may have. */
-  async sendCamera({ colour, width = 320, height = 240, encodings, busy = false, appData = {} }) {
+  /**
+   * With `busy` the picture is so full of change that the encoder needs all the bits it may have. `codec` is a MIME type;
+   * without one the room's first is sent. Several cameras of one person differ in `appData.source`.
+   */
+  async sendCamera({ colour, width = 320, height = 240, encodings, busy = false, codec: mimeType, appData = {} }) {
     const track = this.#paint(colour, width, height, busy);
-    const producer = await this.send.produce({ track, encodings, appData: { source: 'camera', owner: this.name, ...appData } });
-    this.producers.set('camera', producer);
+    const codec = mimeType && this.sendable(mimeType);
+    const source = { source: 'camera', owner: this.name, ...appData };
+    const producer = await this.send.produce({ track, encodings, codec, appData: source });
+    this.producers.set(source.source, producer);
     return producer.id;
+  }
+
+  /** What this browser can send of the room's codecs under this MIME type. */
+  sendable(mimeType) {
+    return this.#device.sendRtpCapabilities.codecs.find((codec) => codec.mimeType === mimeType);
   }
 
   async sendMicrophone({ tone_hz }) {
@@ -117,6 +127,13 @@ export class Participant {
     if (!stream) return null;
     const report = await stream.consumer.getStats();
     return [...report.values()].find(({ type }) => type === 'inbound-rtp') ?? null;
+  }
+
+  /** The MIME type of what is decoded of one stream. */
+  async decodedCodec(owner, source) {
+    const report = await this.find(owner, source).consumer.getStats();
+    const { codecId } = [...report.values()].find(({ type }) => type === 'inbound-rtp') ?? {};
+    return report.get(codecId)?.mimeType ?? null;
   }
 
   /** Runs `action`, then resolves to the ms until the next frame of that stream was decoded. */
