@@ -31,6 +31,21 @@ fn main() {
     one_to_many(repeats, packets);
     many_to_many(repeats, packets);
     sound(packets);
+    tiles(repeats, packets);
+}
+
+/// Small pictures, one packet at a time, each of another camera: every packet finds the state of other consumers, so what
+/// counts is how much of it lies outside of the nearest cache.
+fn tiles(repeats: usize, packets: usize) {
+    println!("\n{:>9} {:>9} {:>14}", "cameras", "receivers", "total");
+    for (cameras, receivers) in [(1, 49), (48, 49), (48, 300)] {
+        let mut rig = Rig::new(&vec![Medium::Vp8; cameras], receivers);
+        let (ticks, mut total) = ((packets / receivers).max(2 * cameras), Samples::default());
+        for _ in 0..repeats {
+            total.add(rig.take_turns(ticks, |sender| sender.frame(1, 200, false)), (ticks * receivers) as u64);
+        }
+        println!("{cameras:>9} {receivers:>9} {:>14}", total.show());
+    }
 }
 
 fn one_to_many(repeats: usize, packets: usize) {
@@ -148,6 +163,26 @@ impl Rig {
         for tick in batch.chunks_mut(per_tick) {
             self.now += Duration::from_millis(33);
             for (source, bytes) in tick {
+                let datagram = Datagram { source: *source, local: 0, bytes, received_at: None };
+                self.call.shard.handle_datagram(self.now, datagram);
+            }
+            self.call.shard.flush(self.now, &mut self.outbox);
+        }
+        clock::thread_cpu() - start
+    }
+
+    /// One sender after the other sends, each in a tick of its own.
+    fn take_turns(&mut self, ticks: usize, send: impl Fn(&mut call::Sender) -> Vec<Vec<u8>>) -> Duration {
+        let senders = self.call.senders.len();
+        let mut batch = Vec::new();
+        for tick in 0..ticks {
+            let sender = &mut self.call.senders[tick % senders];
+            batch.push((sender.address, send(sender)));
+        }
+        let start = clock::thread_cpu();
+        for (source, datagrams) in &mut batch {
+            self.now += Duration::from_micros(700);
+            for bytes in datagrams {
                 let datagram = Datagram { source: *source, local: 0, bytes, received_at: None };
                 self.call.shard.handle_datagram(self.now, datagram);
             }

@@ -21,6 +21,9 @@ pub const RUN_SEGMENTS: usize = 16;
 /// (bench `ring`). Each is 68 KiB of address space, of which a datagram touches one page.
 pub const RECEIVE_SLOTS: u16 = 64;
 
+/// How often one tick empties the receive slots while they come back full; then what was taken is sent first.
+pub const DRAINS_PER_TICK: u32 = 4;
+
 /// Send slots of a worker, of [`RUN_BYTES`] each. All in flight: the run is discarded and counted. From 32 on the
 /// number makes no difference (bench `ring`: 1, 1.00, 1.00, 1.01 for 32, 64, 128, 256), because the warmest is taken first.
 pub const SEND_SLOTS: u16 = 64;
@@ -33,7 +36,7 @@ pub const SUBMIT_BATCH: usize = 16;
 /// by the socket for all addresses, which answers from the address that the kernel's routes prefer.
 pub const OWN_ADDRESSES: usize = 3;
 
-/// Completions for which a worker without a moment to spare waits before it looks, or 250 us.
+/// Completions for which a worker without a moment to spare waits before it looks, or an eighth of what media may wait.
 pub const LINGER_COMPLETIONS: u32 = 32;
 
 /// Destinations remembered as behind a device that cannot segment; the oldest is forgotten for the next.

@@ -24,7 +24,7 @@ use crate::signaling::session::WorkerFacts;
 use crate::transport::dtls::Identity;
 use crate::uring::probe::ProbeError;
 use crate::uring::socket::{self, BindError, Buffers, SocketOptions};
-use crate::uring::{RingConfig, Socket};
+use crate::uring::{RingConfig, Socket, priority};
 use crate::worker::{self, Exit, Handle, SpawnError, Worker, WorkerConfig};
 
 /// Why Ringside did not start, or did not go on. Each is one line with cause and cure.
@@ -57,6 +57,9 @@ impl Failure {
     }
 }
 
+/// Of the thread that does the signaling: a third of an ordinary thread's weight, where there is not enough for all.
+const NICE: i32 = 5;
+
 /// Runs until it is told to stop (SIGINT, SIGTERM) or something dies.
 pub fn run(config: &Config) -> Result<(), Failure> {
     let cores = host::allowed_cores();
@@ -66,6 +69,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let server = Server::bind(config.signaling(announced.clone()))?;
     let sockets = media_sockets(config, config.worker_count(cores.len()), &announced)?;
     let Fleet { workers, handles, links, events, exits } = Fleet::start(config, &cores, sockets)?;
+    // This thread shares the workers' cores; it may always step back, whatever became of their own wish.
+    priority::renice(NICE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let mut watch = {
         let _context = runtime.enter();

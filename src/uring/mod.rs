@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod mailbox;
 mod memory;
+pub mod priority;
 pub mod probe;
 mod recv;
 mod ring;
