@@ -34,8 +34,9 @@ pub struct Load {
     /// Changes one setting of the scenario, as `--set duration_s=5` or `--set camera.layers=1`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// Bytes of receive buffer of each client socket; 0 leaves the system's default
-    #[arg(long, default_value_t = 0)]
+    /// Bytes of receive buffer of each client socket, so that a moment in which the load test does not look is not taken for
+    /// the server's loss; the kernel allows up to net.core.rmem_max. 0 leaves the system's default
+    #[arg(long, default_value_t = 4 << 20)]
     pub receive_buffer: u32,
     /// Clients take datagrams one by one. With UDP GRO, which is the default, loopback hands a server's GSO message over
     /// whole and spares the server the cutting; without it the kernel cuts it, on the server's CPU time

@@ -29,6 +29,8 @@ pub struct Ring {
     submit_batch: usize,
     /// Sends that the kernel has not been told of.
     unsubmitted: usize,
+    /// Submissions since the last wait.
+    handed_over: u32,
     /// The kernel takes requests from the thread that opened the ring only (`SINGLE_ISSUER`).
     not_send: PhantomData<*const ()>,
 }
@@ -145,6 +147,7 @@ impl Ring {
             counters: Counters::default(),
             submit_batch: config.submit_batch.max(1),
             unsubmitted: 0,
+            handed_over: 0,
             not_send: PhantomData,
         })
     }
@@ -224,15 +227,19 @@ impl Ring {
             // SAFETY: no argument is passed, and the flags are those of a plain wait.
             None => unsafe { submitter.enter::<libc::sigset_t>(queued, want, EnterFlags::GETEVENTS.bits(), None) },
         };
-        self.unsubmitted = 0;
+        (self.unsubmitted, self.handed_over) = (0, 0);
         tolerate(result)
     }
 
-    /// Submits without running the kernel's side of completions: received datagrams can wait for the tick's end.
+    /// Submits without running the kernel's side of completions: received datagrams can wait for the tick's end. In a long
+    /// tick they are taken into the slots meanwhile, because a socket's buffer may hold but a few milliseconds of them.
     fn hand_over(&mut self) -> Result<(), RingError> {
         let queued = self.uring.submission().len() as u32;
+        self.handed_over += 1;
+        let is_long = self.handed_over.is_multiple_of(limits::SUBMITS_BETWEEN_RECEIVES);
+        let flags = if is_long { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
         // SAFETY: no argument is passed.
-        let result = unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) };
+        let result = unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags.bits(), None) };
         self.unsubmitted = 0;
         tolerate(result)
     }

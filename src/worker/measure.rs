@@ -24,6 +24,8 @@ const SAMPLE: u32 = 16;
 
 /// Over what "the last second" is taken.
 const SECOND: Duration = Duration::from_secs(1);
+/// As long as ten times the longest gathering.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Upper bounds of the buckets in which monitoring sees the distributions. Latency is told apart best around the
 /// millisecond that a frame may wait; 10 and 20 ms are what alerts and `--latency-limit-ms` ask for.
@@ -58,6 +60,15 @@ pub(super) struct Measure {
     /// When the first packets of this tick's sampled runs arrived.
     arrivals: Vec<Instant>,
     second: Second,
+    moment: Moment,
+}
+
+/// A stretch of [`MOMENT`] that is being counted, short enough to notice a rush before datagrams pile up.
+struct Moment {
+    start: Instant,
+    cpu_at_start: Duration,
+    /// The share of the last full one that has not been taken.
+    busy: Option<f64>,
 }
 
 /// The second that is being counted, and what the last full one came to.
@@ -70,8 +81,6 @@ struct Second {
     /// How many have been told.
     number: u64,
     busy: f64,
-    /// `busy` has not been taken.
-    is_news: bool,
     p99_us: u64,
     samples: u64,
     tick_p99_us: u64,
@@ -92,6 +101,7 @@ impl Measure {
             runs: Sampler::default(),
             departures: Sampler::default(),
             arrivals: Vec::with_capacity(limits::SAMPLES_PER_TICK),
+            moment: Moment { start: now, cpu_at_start: clock::thread_cpu(), busy: None },
             second: Second {
                 start: now,
                 cpu_at_start: clock::thread_cpu(),
@@ -99,7 +109,6 @@ impl Measure {
                 tick_us: microseconds(),
                 number: 0,
                 busy: 0.0,
-                is_news: false,
                 p99_us: 0,
                 samples: 0,
                 tick_p99_us: 0,
@@ -140,11 +149,14 @@ impl Measure {
         if end.saturating_duration_since(self.second.start) >= SECOND {
             self.second.turn(end);
         }
+        if end.saturating_duration_since(self.moment.start) >= MOMENT {
+            self.moment.turn(end);
+        }
     }
 
-    /// CPU time of the thread over the last full second, as a share of it; each second is told once.
+    /// CPU time of the thread over the last [`MOMENT`], as a share of it; each is told once.
     pub(super) fn take_busy(&mut self) -> Option<f64> {
-        std::mem::take(&mut self.second.is_news).then_some(self.second.busy)
+        self.moment.busy.take()
     }
 
     /// Adds what only the worker knows.
@@ -170,6 +182,14 @@ impl Measure {
     }
 }
 
+impl Moment {
+    fn turn(&mut self, now: Instant) {
+        let (wall, cpu) = (now.saturating_duration_since(self.start), clock::thread_cpu());
+        self.busy = Some((cpu.saturating_sub(self.cpu_at_start).as_secs_f64() / wall.as_secs_f64()).min(1.0));
+        (self.start, self.cpu_at_start) = (now, cpu);
+    }
+}
+
 impl Second {
     /// CPU time, not wall time, is what "busy" counts: the kernel receives inside the call that also waits.
     fn turn(&mut self, now: Instant) {
@@ -177,7 +197,6 @@ impl Second {
         let cpu = clock::thread_cpu();
         let worked = cpu.saturating_sub(self.cpu_at_start);
         self.busy = (worked.as_secs_f64() / wall.as_secs_f64()).min(1.0);
-        self.is_news = true;
         self.number += 1;
         self.p99_us = self.forwarding_us.value_at_quantile(0.99);
         self.samples = self.forwarding_us.len();
@@ -383,9 +402,9 @@ mod tests {
     fn each_full_second_tells_once_how_busy_it_was() {
         let start = Instant::now();
         let mut measure = Measure::new(0, start);
-        measure.ticked(start, start + SECOND / 2);
+        measure.ticked(start, start + MOMENT / 2);
         assert_eq!(measure.take_busy(), None);
-        measure.ticked(start, start + SECOND);
+        measure.ticked(start, start + MOMENT);
         assert!(measure.take_busy().is_some());
         assert_eq!(measure.take_busy(), None);
     }
