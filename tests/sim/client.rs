@@ -175,7 +175,7 @@ impl Connection {
         let mut direct = self.rtc.direct_api();
         direct.declare_media(mid.into(), kind);
         direct.expect_stream_rx(ssrc.into(), rtx.map(Ssrc::from), mid.into(), None);
-        self.viewers.insert(ssrc, Viewer::default());
+        self.viewers.insert(ssrc, Viewer::new(kind == MediaKind::Video));
     }
 
     pub fn receive(&mut self, now: Instant, flight: &Flight) {

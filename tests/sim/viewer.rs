@@ -15,6 +15,7 @@ pub struct Viewer {
     packets: BTreeMap<u64, Received>,
     pub duplicates: u64,
     pub padding: u64,
+    is_video: bool,
 }
 
 struct Received {
@@ -38,6 +39,10 @@ pub struct Shown {
 }
 
 impl Viewer {
+    pub fn new(is_video: bool) -> Viewer {
+        Viewer { is_video, ..Viewer::default() }
+    }
+
     pub fn receive(&mut self, at: Instant, sequence: u64, timestamp: u32, marker: bool, payload: &[u8]) {
         if payload.is_empty() {
             self.padding += 1;
@@ -84,7 +89,10 @@ impl Viewer {
         }
     }
 
-    /// Timestamps in sequence order never go back, and picture ids never leave a gap larger than what is missing.
+    /// In the order of the numbers timestamps never go back. And what a VP8 receiver needs to know at once what it may
+    /// decode (libwebrtc's search for references; RFC 7741 section 4.2): the picture id counts up by one from frame to frame,
+    /// TL0PICIDX with each frame of the base layer and with no other; over numbers that never came both go on by no more
+    /// than these can have held.
     pub fn assert_continuous(&self) {
         let mut last: Option<(u64, u32)> = None;
         for (sequence, packet) in &self.packets {
@@ -93,6 +101,23 @@ impl Viewer {
                 assert!(step >= 0, "timestamp goes back by {} at {before}..{sequence}", -step);
             }
             last = Some((*sequence, packet.timestamp));
+        }
+        if self.is_video {
+            self.assert_pictures_continuous();
+        }
+    }
+
+    fn assert_pictures_continuous(&self) {
+        let frames = self.frames();
+        assert!(!frames.is_empty(), "a picture came");
+        for pair in frames.windows(2) {
+            let [before, after] = pair else { unreachable!() };
+            let missing = after.missing_before;
+            let pictures = u64::from(after.picture.wrapping_sub(before.picture) & 0x7fff);
+            assert!((1..=1 + missing).contains(&pictures), "picture {before:?}, then {after:?}");
+            let bases = u64::from(after.tl0.wrapping_sub(before.tl0));
+            let own = u64::from(after.tid == 0);
+            assert!((own..=own + missing).contains(&bases), "TL0PICIDX {before:?}, then {after:?}");
         }
     }
 
@@ -156,7 +181,9 @@ impl Viewer {
                 frames.push(Frame {
                     timestamp: packet.timestamp,
                     picture: vp8.picture_id,
+                    tl0: vp8.tl0_pic_idx,
                     tid: vp8.tid,
+                    missing_before: previous.map_or(0, |previous| sequence - previous - 1),
                     is_key: starts && body[0] & 1 == 0,
                     at: packet.at,
                     bodies: Vec::new(),
@@ -166,7 +193,7 @@ impl Viewer {
             }
             let frame = frames.last_mut().expect("just pushed");
             frame.whole &= starts || follows;
-            assert_eq!(frame.picture, vp8.picture_id, "one picture id per frame");
+            assert_eq!((frame.picture, frame.tl0), (vp8.picture_id, vp8.tl0_pic_idx), "one picture id per frame");
             frame.at = frame.at.max(packet.at);
             frame.ended |= packet.marker;
             let skip = if !starts {
@@ -187,7 +214,10 @@ struct Frame {
     at: Instant,
     timestamp: u32,
     picture: u16,
+    tl0: u8,
     tid: u8,
+    /// Numbers between the frame before and this one that never came.
+    missing_before: u64,
     is_key: bool,
     bodies: Vec<Vec<u8>>,
     whole: bool,
@@ -198,6 +228,13 @@ struct Stamp {
     frame: u32,
     refers_to: u32,
     layer: u32,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Frame { picture, tl0, tid, is_key, missing_before, .. } = self;
+        write!(f, "{picture} (TL0PICIDX {tl0}, layer {tid}, key {is_key}, {missing_before} missing before it)")
+    }
 }
 
 impl Frame {
