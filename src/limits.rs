@@ -244,6 +244,9 @@ pub const CONNECTIONS: usize = 20_000;
 /// Rooms, opened by the API or by their first peer. Full: `too-many`.
 pub const ROOMS: usize = 10_000;
 
+/// The least that a sender may be limited to: sound and a small picture. Less: refused.
+pub const UPLINK_LIMIT_MIN_BPS: u32 = 30_000;
+
 /// Peers of one room unless the operator or the room says otherwise. Full: `room-full`.
 pub const PEERS_PER_ROOM: usize = 50;
 

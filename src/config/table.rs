@@ -12,6 +12,7 @@ use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
 use super::Config;
+use crate::limits;
 use crate::log::LogTag;
 
 /// A setting of Ringside.
@@ -378,7 +379,10 @@ pub const SETTINGS: &[Setting] = &[
         unset: "no cap",
         help: "Cap on what each participant sends, told to its browser by REMB",
         store: |config, text| {
-            put(&mut config.signaling.room.uplink_bitrate_bps, number(text, 30_000, u32::MAX).map(Some))
+            put(
+                &mut config.signaling.room.uplink_bitrate_bps,
+                number(text, limits::UPLINK_LIMIT_MIN_BPS, u32::MAX).map(Some),
+            )
         },
         ..ROW
     },

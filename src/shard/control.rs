@@ -65,6 +65,7 @@ impl Shard {
     fn open_room(&mut self, now: Instant, id: RoomId, settings: RoomSettings) {
         if let Some(key) = self.names.rooms.get(&id) {
             if let Some(room) = self.rooms.at_mut(*key) {
+                room.audio.set_top_n(settings.audio_top_n);
                 room.settings = settings;
             }
             return;

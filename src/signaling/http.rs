@@ -24,6 +24,7 @@ use crate::signaling::hub::Hub;
 use crate::signaling::metrics::{self, Snapshot};
 use crate::signaling::page::{ASSETS, Asset};
 use crate::signaling::protoo;
+use crate::signaling::session::NewRoom;
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -199,7 +200,7 @@ impl Site {
 
     async fn create_room(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         let wanted: NewRoom = json_body(request).await?;
-        let room = self.hub.with(|control, now| control.create_room(now, wanted.id.as_deref(), wanted.max_peers))?;
+        let room = self.hub.with(|control, now| control.create_room(now, &wanted))?;
         Ok(answer(StatusCode::CREATED, "application/json", room.to_string()))
     }
 
@@ -259,16 +260,6 @@ impl hyper::service::Service<Request<Incoming>> for Site {
         let site = self.clone();
         Box::pin(async move { Ok(site.serve(request).await) })
     }
-}
-
-/// The body of `POST /api/rooms`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NewRoom {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    max_peers: Option<usize>,
 }
 
 async fn json_body<T: for<'de> Deserialize<'de>>(request: Request<Incoming>) -> Result<T, Problem> {

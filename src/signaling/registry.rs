@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Ssrc, TransportId};
-use crate::shard::command::Direction;
+use crate::shard::command::{Direction, RoomSettings};
 use crate::signaling::bucket::Bucket;
 use crate::signaling::negotiation::{NegotiatedProducer, PROBATOR_SSRC, RtpCapabilities};
 use crate::signaling::placement::Placement;
@@ -37,6 +37,8 @@ pub struct Room {
     pub name: Arc<str>,
     pub worker: usize,
     pub max_peers: usize,
+    /// What its worker was told.
+    pub settings: RoomSettings,
     /// In the order of their coming.
     pub peers: Vec<PeerId>,
     /// Opened by the API: stays when its last peer leaves.
@@ -133,12 +135,20 @@ impl Registry {
     }
 
     /// Opens a room on the least loaded worker; `None` if no worker takes any.
-    pub fn open_room(&mut self, name: &str, max_peers: usize, kept: bool, now: Instant) -> Option<RoomId> {
+    pub fn open_room(
+        &mut self,
+        name: &str,
+        max_peers: usize,
+        settings: RoomSettings,
+        kept: bool,
+        now: Instant,
+    ) -> Option<RoomId> {
         let worker = self.placement.choose()?;
         let id = RoomId(self.random());
         let name: Arc<str> = name.into();
         self.room_names.insert(name.clone(), id);
-        self.rooms.insert(id, Room { name, worker, max_peers, peers: Vec::new(), kept, opened_at: now });
+        let room = Room { name, worker, max_peers, settings, peers: Vec::new(), kept, opened_at: now };
+        self.rooms.insert(id, room);
         self.placement.worker(worker).rooms += 1;
         Some(id)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ringside::ids::{ConsumerId, PeerId, ProducerId};
 use ringside::shard::command::{Command, Event, Reason, RoomSettings};
 
-use crate::call::Call;
+use crate::call::{Call, ROOM};
 use crate::source::Source;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -148,6 +148,25 @@ fn a_fourth_voice_that_is_louder_takes_the_place_of_the_quietest() {
     assert!(heard[0] >= 99 && heard[1] >= 99 && heard[3] >= 99, "{heard:?}");
     assert_eq!(heard[2], 0, "{heard:?}");
     assert!(late >= 60, "{late} of 100");
+}
+
+#[test]
+fn a_room_may_be_given_another_number_of_voices_while_it_talks() {
+    let mut room = Room::new(10, 4, 1);
+    (0..4).for_each(|voice| room.speak(voice, SPEECH));
+    room.call.run(2 * SECOND);
+    let heard = |room: &mut Room| {
+        let from = room.call.now;
+        room.call.run(SECOND);
+        (0..4).filter(|voice| room.heard(*voice, from, room.call.now) >= 48).count()
+    };
+    assert_eq!(heard(&mut room), 1);
+    for (audio_top_n, voices) in [(3, 3), (0, 4), (2, 2)] {
+        let settings = RoomSettings { audio_top_n, ..RoomSettings::default() };
+        room.call.shard.handle_command(room.call.now, Command::OpenRoom { room: ROOM, settings });
+        room.call.run(SECOND / 10);
+        assert_eq!(heard(&mut room), voices, "{audio_top_n}");
+    }
 }
 
 #[test]

@@ -111,6 +111,18 @@ impl RoomAudio {
         }
     }
 
+    /// Another number from here on: who has a place among them is decided anew, with the packets that come.
+    pub fn set_top_n(&mut self, top_n: u8) {
+        if self.top_n == top_n as usize {
+            return;
+        }
+        self.top_n = top_n as usize;
+        self.forwarded = 0;
+        for source in self.sources.iter_mut().flatten() {
+            source.forwarded = false;
+        }
+    }
+
     /// A new audio source; the index is its name until [`close`](RoomAudio::close) frees it.
     pub fn open(&mut self) -> usize {
         let source = Some(Source {

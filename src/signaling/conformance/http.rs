@@ -27,8 +27,12 @@ fn the_page_and_its_parts_are_served() {
 fn rooms_are_opened_listed_looked_at_and_closed() {
     let running = start();
     let post = |body: &str| http(running.address, "POST", "/api/rooms", &[("Content-Type", "application/json")], body);
-    let made = post(r#"{"id":"seminar","maxPeers":1}"#);
+    let made = post(r#"{"id":"seminar","maxPeers":1,"uplinkLimitBps":800000,"audioTopN":2}"#);
     assert_eq!((made.status, &made.json()["id"]), (201, &json!("seminar")));
+    running.waits_for_command(|command| match command {
+        Command::OpenRoom { settings, .. } => (settings.uplink_bitrate_bps, settings.audio_top_n) == (Some(800_000), 2),
+        _ => false,
+    });
     assert_eq!(post("").status, 201, "a room without a name is given one");
     assert_eq!(running.get("/api/rooms").json()["rooms"].as_array().unwrap().len(), 2);
 
@@ -37,6 +41,8 @@ fn rooms_are_opened_listed_looked_at_and_closed() {
     assert_eq!(refused, "4000 room-full");
     let room = running.get("/api/rooms/seminar").json();
     assert_eq!((&room["peers"], &room["peerList"][0]["peerId"]), (&json!(1), &json!("ada")));
+    let limits = (&room["maxPeers"], &room["uplinkLimitBps"], &room["audioTopN"]);
+    assert_eq!(limits, (&json!(1), &json!(800_000), &json!(2)));
     assert_eq!(running.get("/api/rooms/seminar/stats").json(), json!({"stats": []}));
 
     assert_eq!(http(running.address, "DELETE", "/api/rooms/seminar", &[], "").status, 204);
@@ -61,6 +67,9 @@ fn what_goes_wrong_is_told_in_a_problem_body() {
         ("POST", "/api/rooms", "{", 400, "bad-request"),
         ("POST", "/api/rooms", r#"{"maxPeers":"many"}"#, 400, "bad-request"),
         ("POST", "/api/rooms", r#"{"maxPeers":0}"#, 400, "bad-request"),
+        ("POST", "/api/rooms", r#"{"uplinkLimitBps":29999}"#, 400, "bad-request"),
+        ("POST", "/api/rooms", r#"{"uplinkLimitBps":-1}"#, 400, "bad-request"),
+        ("POST", "/api/rooms", r#"{"audioTopN":256}"#, 400, "bad-request"),
         ("POST", "/api/rooms", &body(limits::NAME_BYTES + 1), 400, "bad-request"),
         ("POST", "/api/rooms", &huge, 413, "bad-request"),
         ("GET", "/room/study", "", 426, "bad-request"),

@@ -81,7 +81,7 @@ impl Control {
             if self.config.rooms_by_api_only {
                 return Err(Failure::new(ErrorCode::NotFound, "this server's rooms are opened by its operator"));
             }
-            return self.open_room(now, name, self.config.peers_per_room, false);
+            return self.open_room(now, name, self.config.peers_per_room, self.config.room.clone(), false);
         };
         let room = &self.registry.rooms[&id];
         if room.peers.len() >= room.max_peers {

@@ -37,6 +37,7 @@ use crate::signaling::settings::SignalingConfig;
 
 pub use enter::Hello;
 use enter::Joining;
+pub use rooms::NewRoom;
 use waiting::{Asker, Pending, Then, Waiting};
 
 /// One signaling connection, for as long as it lasts. Its peer may outlive it.

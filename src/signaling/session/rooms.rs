@@ -2,26 +2,42 @@
 
 use std::time::Instant;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::enter::check_name;
 use super::{CloseReason, Control};
 use crate::ids::RoomId;
-use crate::shard::command::Command;
+use crate::limits::UPLINK_LIMIT_MIN_BPS;
+use crate::shard::command::{Command, RoomSettings};
 use crate::signaling::error::{ErrorCode, Failure};
 
+/// The body of `POST /api/rooms`. What it leaves out is as for every other room.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NewRoom {
+    pub id: Option<String>,
+    pub max_peers: Option<usize>,
+    pub uplink_limit_bps: Option<u32>,
+    pub audio_top_n: Option<u8>,
+}
+
 impl Control {
-    /// Opens a room that stays until it is deleted; a name that is taken is refused.
-    pub fn create_room(
-        &mut self,
-        now: Instant,
-        name: Option<&str>,
-        max_peers: Option<usize>,
-    ) -> Result<Value, Failure> {
+    /// Opens a room that stays until it is deleted; a name that is taken is refused. A room that its peers opened is
+    /// taken over with what is asked for.
+    pub fn create_room(&mut self, now: Instant, wanted: &NewRoom) -> Result<Value, Failure> {
         let chosen = format!("{:016x}", self.registry.random());
-        let name = name.unwrap_or(&chosen);
+        let name = wanted.id.as_deref().unwrap_or(&chosen);
         check_name("id", name)?;
-        let max_peers = max_peers.unwrap_or(self.config.peers_per_room);
+        if wanted.uplink_limit_bps.is_some_and(|bps| bps < UPLINK_LIMIT_MIN_BPS) {
+            return Err(Failure::bad_request(format!("uplinkLimitBps: at least {UPLINK_LIMIT_MIN_BPS}")));
+        }
+        let usual = &self.config.room;
+        let settings = RoomSettings {
+            audio_top_n: wanted.audio_top_n.unwrap_or(usual.audio_top_n),
+            uplink_bitrate_bps: wanted.uplink_limit_bps.or(usual.uplink_bitrate_bps),
+        };
+        let max_peers = wanted.max_peers.unwrap_or(self.config.peers_per_room);
         if max_peers == 0 {
             return Err(Failure::bad_request("maxPeers: a room holds one peer at least"));
         }
@@ -33,10 +49,13 @@ impl Control {
             if room.kept {
                 return Err(Failure::new(ErrorCode::TooMany, "a room of this id is open already"));
             }
-            (room.kept, room.max_peers) = (true, max_peers);
+            (room.kept, room.max_peers, room.settings) = (true, max_peers, settings.clone());
+            let worker = room.worker;
+            // Of a room that it has, the worker takes the settings.
+            self.command(worker, Command::OpenRoom { room: found, settings });
             return Ok(self.room_value(now, found));
         }
-        let room = self.open_room(now, name, max_peers, true)?;
+        let room = self.open_room(now, name, max_peers, settings, true)?;
         Ok(self.room_value(now, room))
     }
 
@@ -101,6 +120,8 @@ impl Control {
             "id": room.name,
             "peers": room.peers.len(),
             "maxPeers": room.max_peers,
+            "uplinkLimitBps": room.settings.uplink_bitrate_bps,
+            "audioTopN": room.settings.audio_top_n,
             "producers": peers().map(|peer| peer.producers.len()).sum::<usize>(),
             "consumers": peers().map(|peer| peer.consumers.len()).sum::<usize>(),
             // As people count them, from 1.
@@ -115,29 +136,28 @@ impl Control {
         now: Instant,
         name: &str,
         max_peers: usize,
+        settings: RoomSettings,
         kept: bool,
     ) -> Result<RoomId, Failure> {
         if self.registry.rooms.len() >= self.config.rooms {
             return Err(Failure::new(ErrorCode::TooMany, "rooms"));
         }
-        let room = self.registry.open_room(name, max_peers, kept, now).ok_or(ErrorCode::Overloaded)?;
+        let opened = self.registry.open_room(name, max_peers, settings.clone(), kept, now);
+        let room = opened.ok_or(ErrorCode::Overloaded)?;
         let worker = self.registry.rooms[&room].worker;
-        let settings = self.config.room.clone();
         self.command(worker, Command::OpenRoom { room, settings });
         Ok(room)
     }
 
     /// An empty room that was opened long ago goes to whoever is the least loaded now.
     pub(super) fn place_again(&mut self, now: Instant, id: RoomId) -> Result<RoomId, Failure> {
-        let Some((name, max_peers)) = self.registry.rooms.get(&id).map(|room| (room.name.clone(), room.max_peers))
-        else {
-            return Err(ErrorCode::NotFound.into());
-        };
+        let room = self.registry.rooms.get(&id).ok_or(ErrorCode::NotFound)?;
+        let (name, max_peers, settings) = (room.name.clone(), room.max_peers, room.settings.clone());
         if self.is_overloaded() {
             return Err(ErrorCode::Overloaded.into());
         }
         self.forget_room(id);
-        self.open_room(now, &name, max_peers, true)
+        self.open_room(now, &name, max_peers, settings, true)
     }
 
     pub(super) fn forget_room(&mut self, id: RoomId) {

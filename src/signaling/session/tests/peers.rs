@@ -251,7 +251,7 @@ fn a_draining_server_tells_everybody_and_takes_nobody_new() {
     stage.settle();
     assert_eq!(stage.heard(ada), [("server-draining", json!({"deadlineMs": 5000}))]);
     assert_eq!(stage.try_connect(hello("study", "bob")).unwrap_err().code, ErrorCode::Draining);
-    let created = stage.control.create_room(stage.now, Some("new"), None);
+    let created = stage.control.create_room(stage.now, &room("new"));
     assert_eq!(created.unwrap_err().code, ErrorCode::Draining);
     stage.transport(ada, "send");
     stage.disconnect(ada);
@@ -304,10 +304,14 @@ fn a_worker_that_recovers_is_looked_at_also_when_everybody_has_left() {
 #[test]
 fn the_operator_opens_looks_at_and_closes_rooms() {
     let mut stage = Stage::new();
-    let made = stage.control.create_room(stage.now, Some("seminar"), Some(3)).unwrap();
+    let made = stage.control.create_room(stage.now, &NewRoom { max_peers: Some(3), ..room("seminar") }).unwrap();
     assert_eq!((&made["id"], &made["maxPeers"], &made["peers"]), (&json!("seminar"), &json!(3), &json!(0)));
-    assert_eq!(stage.control.create_room(stage.now, Some("seminar"), None).unwrap_err().code, ErrorCode::TooMany);
-    assert_eq!(stage.control.create_room(stage.now, Some("x"), Some(0)).unwrap_err().code, ErrorCode::BadRequest);
+    assert_eq!(stage.control.create_room(stage.now, &room("seminar")).unwrap_err().code, ErrorCode::TooMany);
+    for refused in
+        [NewRoom { max_peers: Some(0), ..room("x") }, NewRoom { uplink_limit_bps: Some(29_999), ..room("x") }]
+    {
+        assert_eq!(stage.control.create_room(stage.now, &refused).unwrap_err().code, ErrorCode::BadRequest);
+    }
     let ada = stage.connect("seminar", "ada");
     stage.transport(ada, "send");
     let seen = stage.control.room(stage.now, "seminar").unwrap();
@@ -322,18 +326,52 @@ fn the_operator_opens_looks_at_and_closes_rooms() {
     assert_eq!(stage.closed[&bob], CloseReason::RoomClosed);
     assert_eq!(stage.total("rooms"), 0);
     assert_eq!(stage.control.delete_room("seminar").unwrap_err().code, ErrorCode::NotFound);
-    stage.control.create_room(stage.now, None, None).unwrap();
+    stage.control.create_room(stage.now, &NewRoom::default()).unwrap();
     let name = text(&stage.control.rooms(stage.now)[0]["id"]);
     stage.control.delete_room(&name).unwrap();
     stage.settle();
     assert!(matches!(stage.last_command(), Command::CloseRoom { .. }));
 }
 
+fn room(name: &str) -> NewRoom {
+    NewRoom { id: Some(name.to_owned()), ..NewRoom::default() }
+}
+
+#[test]
+fn a_room_has_limits_of_its_own_wherever_it_is_placed() {
+    let mut stage = Stage::with(|config| config.room.uplink_bitrate_bps = Some(3_000_000));
+    let told = |stage: &Stage| {
+        let settings = stage.commands.iter().rev().find_map(|(worker, command)| match command {
+            Command::OpenRoom { settings, .. } => Some((*worker, settings.audio_top_n, settings.uplink_bitrate_bps)),
+            _ => None,
+        });
+        settings.unwrap()
+    };
+    let ada = stage.connect("study", "ada");
+    assert_eq!(told(&stage), (0, 3, Some(3_000_000)), "what every room has");
+
+    let own = NewRoom { audio_top_n: Some(0), uplink_limit_bps: Some(500_000), ..room("seminar") };
+    let made = stage.control.create_room(stage.now, &own).unwrap();
+    stage.settle();
+    assert_eq!((&made["audioTopN"], &made["uplinkLimitBps"]), (&json!(0), &json!(500_000)));
+    assert_eq!(told(&stage), (1, 0, Some(500_000)));
+    stage.connect("seminar", "bob");
+    assert_eq!(told(&stage), (1, 0, Some(500_000)), "placed anew with the first who comes");
+    assert_eq!(stage.control.room(stage.now, "seminar").unwrap()["uplinkLimitBps"], 500_000);
+
+    // A room that its peers opened is taken over while they talk.
+    let taken = NewRoom { audio_top_n: Some(1), ..room("study") };
+    stage.control.create_room(stage.now, &taken).unwrap();
+    stage.settle();
+    assert_eq!(told(&stage), (0, 1, Some(3_000_000)));
+    assert!(!stage.closed.contains_key(&ada));
+}
+
 #[test]
 fn rooms_may_be_left_to_the_operator_alone() {
     let mut stage = Stage::with(|config| config.rooms_by_api_only = true);
     assert_eq!(stage.try_connect(hello("study", "ada")).unwrap_err().code, ErrorCode::NotFound);
-    stage.control.create_room(stage.now, Some("study"), None).unwrap();
+    stage.control.create_room(stage.now, &room("study")).unwrap();
     stage.connect("study", "ada");
 }
 
