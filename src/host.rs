@@ -40,6 +40,8 @@ pub struct Host<'a> {
     pub file: &'a dyn Fn(&str) -> Option<String>,
     /// What `ethtool -k` says of a network device; `None` where there is no ethtool.
     pub offloads: &'a dyn Fn(&str) -> Option<String>,
+    /// The firewall's rules; `None` where they cannot be read, which takes root.
+    pub firewall: &'a dyn Fn() -> Option<String>,
     pub io_uring: &'a Result<Found, ProbeError>,
     /// Numbers of the cores that this process may run on.
     pub allowed_cores: &'a [usize],
@@ -84,15 +86,30 @@ const KNOBS: &[Knob] = &[
         ask: receive_queues,
     },
     Knob {
+        name: "interrupts",
+        why: "a device whose queues all interrupt one core has that core receive for the workers of all others",
+        ask: interrupts,
+    },
+    Knob {
         name: "NIC offloads",
         why: "what the device does not join (GRO) or cut (UDP segmentation) costs the cores a kernel packet each",
         ask: offloads,
     },
     Knob { name: "CPU governor", why: "a core that clocks down between ticks is late at the next one", ask: governor },
     Knob {
+        name: "busy polling",
+        why: "a core that looks for packets in vain has less time for those that it has",
+        ask: busy_polling,
+    },
+    Knob {
         name: "clock source",
         why: "a clock that only the kernel can read costs a system call every time",
         ask: clock_source,
+    },
+    Knob {
+        name: "service unit",
+        why: "whoever starts it by hand starts it again by hand, and sets its limits by hand",
+        ask: service_unit,
     },
 ];
 
@@ -145,6 +162,15 @@ pub fn file(path: &str) -> Option<String> {
 pub fn ethtool_features(device: &str) -> Option<String> {
     let output = Command::new("ethtool").arg("-k").arg(device).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What `nft` and `iptables` know of the real host.
+pub fn firewall_rules() -> Option<String> {
+    let outputs = [("nft", &["list", "ruleset"][..]), ("iptables-save", &["-t", "raw"])].map(|(tool, arguments)| {
+        let output = Command::new(tool).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    });
+    outputs.into_iter().flatten().reduce(|nft, iptables| format!("{nft}\n{iptables}"))
 }
 
 fn io_uring(host: &Host<'_>) -> Option<(String, Verdict)> {
@@ -248,19 +274,35 @@ fn conntrack(host: &Host<'_>) -> Option<(String, Verdict)> {
     let read = |name: &str| (host.file)(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}"))?.parse::<u64>().ok();
     let (count, max) = (read("count")?, read("max")?);
     let (min_port, max_port) = (host.config.rtc_min_port, host.config.rtc_max_port);
+    let wanted = format!("UDP {min_port}-{max_port} untracked");
+    let cure = format!("tuning/apply --untrack --ports {min_port}-{max_port}, after the caution in tuning/README.md");
     // An empty table is a kernel that could track and has no rule that asks it to.
-    let verdict = if count == 0 {
-        Verdict::Good
+    let (media, verdict) = if count == 0 {
+        ("", Verdict::Good)
     } else {
-        Verdict::Better {
-            wanted: format!("UDP {min_port}-{max_port} untracked"),
-            cure: format!(
-                "iptables -t raw -A PREROUTING -p udp --dport {min_port}:{max_port} -j NOTRACK; \
-                 iptables -t raw -A OUTPUT -p udp --sport {min_port}:{max_port} -j NOTRACK"
+        match (host.firewall)() {
+            Some(rules) if are_untracked(&rules, min_port, max_port) => (", the media ports untracked", Verdict::Good),
+            Some(_) => ("", Verdict::Better { wanted, cure }),
+            None => (
+                ", whether of the media ports only root can read",
+                Verdict::Better { wanted, cure: format!("{cure}; where that is done, run this check as root") },
             ),
         }
     };
-    Some((format!("{count} of {max} entries"), verdict))
+    Some((format!("{count} of {max} entries{media}"), verdict))
+}
+
+/// Whether rules of nftables or iptables take the range out of tracking in both directions.
+fn are_untracked(rules: &str, min: u16, max: u16) -> bool {
+    let untracked = |port: &str| {
+        rules.lines().map(str::to_lowercase).filter(|rule| rule.contains("udp") && rule.contains("notrack")).any(
+            |rule| {
+                let ports = rule.split_once(port).map(|(_, rest)| rest.replace(':', "-"));
+                ports.is_some_and(|ports| ports.split([' ', ',', '{', '}']).any(|entry| covers(entry, min, max)))
+            },
+        )
+    };
+    untracked("dport") && untracked("sport")
 }
 
 /// The device of the default route, which most browsers are behind.
@@ -285,6 +327,32 @@ fn receive_queues(host: &Host<'_>) -> Option<(String, Verdict)> {
         Verdict::Good
     };
     Some((format!("{} of {device}{}", masks.len(), if steered { ", spread by RPS" } else { "" }), verdict))
+}
+
+/// Of a device with several queues, each with an interrupt of its own.
+fn interrupts(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let device = default_device(host)?;
+    let all = (host.file)("/proc/interrupts")?;
+    let is_own = |word: &str| word.strip_prefix(&*device).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    let of_device = all.lines().filter(|line| line.split_whitespace().any(is_own));
+    let numbers: Vec<u32> = of_device.filter_map(|line| line.split_once(':')?.0.trim().parse().ok()).collect();
+    let cores = |irq: &u32| (host.file)(&format!("/proc/irq/{irq}/effective_affinity_list"));
+    let mut served: Vec<String> = numbers.iter().filter_map(cores).collect();
+    let queues = served.len();
+    served.sort_unstable();
+    served.dedup();
+    if queues < 2 {
+        return None;
+    }
+    let verdict = if served.len() == 1 && host.config.worker_count(host.allowed_cores.len()) > 1 {
+        Verdict::Better {
+            wanted: "spread over the cores".to_owned(),
+            cure: "irqbalance, or a core for each: echo 1 >/proc/irq/N/smp_affinity_list".to_owned(),
+        }
+    } else {
+        Verdict::Good
+    };
+    Some((format!("{queues} of {device}, on cores {}", served.join(", ")), verdict))
 }
 
 fn offloads(host: &Host<'_>) -> Option<(String, Verdict)> {
@@ -323,6 +391,37 @@ fn governor(host: &Host<'_>) -> Option<(String, Verdict)> {
     Some((current, verdict))
 }
 
+fn busy_polling(host: &Host<'_>) -> Option<(String, Verdict)> {
+    let read = |name: &str| (host.file)(&format!("/proc/sys/net/core/{name}"))?.parse::<u32>().ok();
+    let (poll, read) = (read("busy_poll")?, read("busy_read")?);
+    let verdict = if poll == 0 && read == 0 {
+        Verdict::Good
+    } else {
+        Verdict::Better {
+            wanted: "off".to_owned(),
+            cure: "sysctl -w net.core.busy_poll=0 net.core.busy_read=0, unless another service needs it".to_owned(),
+        }
+    };
+    Some((format!("{poll} us of poll, {read} us of read"), verdict))
+}
+
+/// Where there is systemd.
+fn service_unit(host: &Host<'_>) -> Option<(String, Verdict)> {
+    (host.file)("/proc/1/comm").filter(|first| first == "systemd")?;
+    let unit = ["/etc", "/usr/lib", "/lib"].map(|root| format!("{root}/systemd/system/ringside.service"));
+    Some(match unit.into_iter().find(|unit| (host.file)(unit).is_some()) {
+        Some(unit) => (unit, Verdict::Good),
+        None => (
+            "none".to_owned(),
+            Verdict::Better {
+                wanted: "ringside.service".to_owned(),
+                cure: "install -m 644 tuning/ringside.service /etc/systemd/system/ && systemctl daemon-reload"
+                    .to_owned(),
+            },
+        ),
+    })
+}
+
 fn clock_source(host: &Host<'_>) -> Option<(String, Verdict)> {
     let current = (host.file)("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
     let verdict = if ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"].contains(&current.as_str())
@@ -345,6 +444,18 @@ mod tests {
                           Max open files            1048576              1048576              files     \n\
                           Max locked memory         8388608              8388608              bytes     \n";
 
+    const INTERRUPTS: &str = "           CPU0       CPU1\n\
+                              24:   10   0   PCI-MSI 524288-edge   eth0-TxRx-0\n\
+                              25:    0  10   PCI-MSI 524289-edge   eth0-TxRx-1\n\
+                              26:    9   9   PCI-MSI 524290-edge   eth01-TxRx-0\n";
+
+    /// As `nft list ruleset` prints what `tuning/apply --untrack` made.
+    const UNTRACKED: &str = "table inet ringside_untracked {\n\tchain incoming {\n\
+                             \t\ttype filter hook prerouting priority raw; policy accept;\n\
+                             \t\tudp dport 10000-10100 notrack\n\t}\n\tchain outgoing {\n\
+                             \t\ttype filter hook output priority raw; policy accept;\n\
+                             \t\tudp sport 10000-10100 notrack\n\t}\n}\n";
+
     fn well_tuned(path: &str) -> Option<String> {
         let text = match path {
             "/proc/self/limits" => LIMITS,
@@ -356,6 +467,12 @@ mod tests {
             "/sys/class/net/eth0/queues/rx-0/rps_cpus" => "3",
             "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor" => "performance",
             "/sys/devices/system/clocksource/clocksource0/current_clocksource" => "tsc",
+            "/proc/interrupts" => INTERRUPTS,
+            "/proc/irq/24/effective_affinity_list" => "0",
+            "/proc/irq/25/effective_affinity_list" => "1",
+            "/proc/sys/net/core/busy_poll" | "/proc/sys/net/core/busy_read" => "0",
+            "/proc/1/comm" => "systemd",
+            "/etc/systemd/system/ringside.service" => "[Unit]",
             _ => return None,
         };
         Some(text.to_owned())
@@ -366,17 +483,24 @@ mod tests {
         (device == "eth0").then(|| text.to_owned())
     }
 
+    /// In place of a file's text: there is none.
+    const MISSING: &str = "\0";
+
     /// The findings of a well-tuned host but for these files.
     fn findings_with(changes: &[(&str, &str)]) -> Vec<Finding> {
         let io_uring = Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None });
         let file = |path: &str| {
             let changed = changes.iter().find(|(changed, _)| *changed == path);
-            changed.map(|(_, text)| text.to_string()).or_else(|| well_tuned(path))
+            match changed {
+                Some((_, text)) => (*text != MISSING).then(|| text.to_string()),
+                None => well_tuned(path),
+            }
         };
         let config = Config::default();
         findings(&Host {
             file: &file,
             offloads: &offloading,
+            firewall: &|| Some(String::new()),
             io_uring: &io_uring,
             allowed_cores: &[0, 1],
             config: &config,
@@ -405,7 +529,15 @@ mod tests {
             ("/proc/sys/net/core/rmem_max", "212992", "net.core.rmem_max", "net.core.rmem_max=4194304"),
             ("/proc/sys/net/core/wmem_max", "212992", "net.core.wmem_max", "net.core.wmem_max=4194304"),
             ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535", "ephemeral ports", "reserved_ports=10000-10100"),
-            ("/proc/sys/net/netfilter/nf_conntrack_count", "17", "conntrack", "--dport 10000:10100 -j NOTRACK"),
+            (
+                "/proc/sys/net/netfilter/nf_conntrack_count",
+                "17",
+                "conntrack",
+                "tuning/apply --untrack --ports 10000-10100",
+            ),
+            ("/proc/irq/25/effective_affinity_list", "0", "interrupts", "smp_affinity_list"),
+            ("/proc/sys/net/core/busy_poll", "50", "busy polling", "net.core.busy_poll=0"),
+            ("/etc/systemd/system/ringside.service", MISSING, "service unit", "tuning/ringside.service"),
             (
                 "/sys/class/net/eth0/queues/rx-0/rps_cpus",
                 "00000000,00000000",
@@ -427,6 +559,42 @@ mod tests {
     }
 
     #[test]
+    fn media_ports_that_the_firewall_leaves_untracked_are_well() {
+        let tracked = |path: &str| match path {
+            "/proc/sys/net/netfilter/nf_conntrack_count" => Some("17".to_owned()),
+            path => well_tuned(path),
+        };
+        let with = |rules: Option<&str>, first, last| {
+            let config = Config { rtc_min_port: first, rtc_max_port: last, ..Config::default() };
+            let host = Host {
+                file: &tracked,
+                offloads: &offloading,
+                firewall: &|| rules.map(str::to_owned),
+                io_uring: &Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None }),
+                allowed_cores: &[0],
+                config: &config,
+            };
+            verdict(&findings(&host), "conntrack")
+        };
+        let iptables = "*raw\n-A PREROUTING -p udp -m udp --dport 10000:10100 -j CT --notrack\n\
+                        -A OUTPUT -p udp -m udp --sport 10000:10100 -j CT --notrack\nCOMMIT\n";
+        let several = UNTRACKED.replace("10000-10100", "{ 3478, 9000-10200 }");
+        for rules in [UNTRACKED, iptables, &iptables.replace("CT --notrack", "NOTRACK"), &several] {
+            assert_eq!(with(Some(rules), 10_000, 10_100), Verdict::Good, "{rules}");
+        }
+        let inwards_only = UNTRACKED.replace("udp sport", "tcp sport");
+        let mentioned = UNTRACKED.replace("notrack", "accept");
+        for rules in ["", &*inwards_only, &*mentioned] {
+            assert!(matches!(with(Some(rules), 10_000, 10_100), Verdict::Better { .. }), "{rules}");
+        }
+        assert!(matches!(with(Some(UNTRACKED), 10_000, 10_200), Verdict::Better { .. }), "a part of the range");
+        match with(None, 10_000, 10_100) {
+            Verdict::Better { cure, .. } => assert!(cure.contains("as root"), "{cure}"),
+            verdict => panic!("{verdict:?}"),
+        }
+    }
+
+    #[test]
     fn reserved_ports_may_lie_in_the_ephemeral_range() {
         let range = ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535");
         let verdict_with = |reserved| {
@@ -443,7 +611,15 @@ mod tests {
         let offloads = |_: &str| Some("generic-receive-offload: off\n\ttx-udp-segmentation: off\n".to_owned());
         let io_uring = Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None });
         let config = Config::default();
-        let host = Host { file: &file, offloads: &offloads, io_uring: &io_uring, allowed_cores: &[0], config: &config };
+        let firewall = || None;
+        let host = Host {
+            file: &file,
+            offloads: &offloads,
+            firewall: &firewall,
+            io_uring: &io_uring,
+            allowed_cores: &[0],
+            config: &config,
+        };
         let text = report(&findings(&host));
         assert!(text.contains("ethtool -K eth0 gro on tx-udp-segmentation on"), "{text}");
     }
@@ -451,8 +627,14 @@ mod tests {
     #[test]
     fn every_knob_stands_in_the_tuning_guide() {
         let guide = include_str!("../tuning/README.md");
-        for knob in KNOBS {
-            assert!(guide.contains(&format!("| {} |", knob.name)), "{} is missing", knob.name);
+        let table = guide.split("| knob | why | measured effect |").nth(1).unwrap().split("\n\n").next().unwrap();
+        let rows: Vec<Vec<&str>> = table.lines().skip(2).map(|row| row.split(" | ").collect()).collect();
+        let names: Vec<&str> = rows.iter().map(|row| row[0].trim_start_matches("| ")).collect();
+        let asked: Vec<&str> = KNOBS.iter().map(|knob| knob.name).collect();
+        assert_eq!(names, asked, "the same list in the same order");
+        for row in rows {
+            assert_eq!(row.len(), 6, "why, effect, check, apply and undo: {row:?}");
+            assert!(row.iter().all(|cell| cell.trim_end_matches(" |").len() > 2), "{row:?}");
         }
     }
 
@@ -460,8 +642,14 @@ mod tests {
     fn what_a_host_does_not_have_is_not_asked_for() {
         let io_uring = Ok(Found { kernel: "6.1.0".to_owned(), memlock_bytes: None });
         let config = Config::default();
-        let host =
-            Host { file: &|_| None, offloads: &|_| None, io_uring: &io_uring, allowed_cores: &[0], config: &config };
+        let host = Host {
+            file: &|_| None,
+            offloads: &|_| None,
+            firewall: &|| None,
+            io_uring: &io_uring,
+            allowed_cores: &[0],
+            config: &config,
+        };
         let names: Vec<_> = findings(&host).iter().map(|finding| finding.name).collect();
         assert_eq!(names, ["io_uring", "cores"]);
     }
@@ -473,6 +661,7 @@ mod tests {
         let host = Host {
             file: &well_tuned,
             offloads: &offloading,
+            firewall: &|| Some(String::new()),
             io_uring: &io_uring,
             allowed_cores: &[0],
             config: &config,

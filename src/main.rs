@@ -35,8 +35,8 @@ fn serve(config: &Config) -> ExitCode {
 fn check_host(config: &Config) -> ExitCode {
     let io_uring = host::io_uring_permission();
     let cores = host::allowed_cores();
-    let (file, offloads) = (&host::file, &host::ethtool_features);
-    let host = Host { file, offloads, io_uring: &io_uring, allowed_cores: &cores, config };
+    let (file, offloads, firewall) = (&host::file, &host::ethtool_features, &host::firewall_rules);
+    let host = Host { file, offloads, firewall, io_uring: &io_uring, allowed_cores: &cores, config };
     print(&host::report(&host::findings(&host)));
     if io_uring.is_err() { ExitCode::from(HOST_FORBIDS) } else { ExitCode::SUCCESS }
 }
