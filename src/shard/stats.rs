@@ -33,7 +33,7 @@ pub struct TransportStats {
     pub bytes_sent: u64,
     pub recv_bitrate_bps: u64,
     pub send_bitrate_bps: u64,
-    /// From STUN and RTCP; the newest of both.
+    /// From the newest RTCP report of the peer about what it receives; there is none of a peer that only sends.
     pub rtt_ms: Option<f64>,
     /// What the send-side estimate allows, where there is one.
     pub available_outgoing_bitrate_bps: Option<u64>,
