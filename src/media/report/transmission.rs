@@ -94,7 +94,7 @@ impl Transmission {
         self.cumulative_lost = report.cumulative_lost;
         self.jitter = report.jitter;
         self.score = smooth_score(self.score, report.fraction_lost as f32 / 256.0);
-        let sent = self.sender_reports.iter().flatten().find(|sr| sr.ntp_middle == report.last_sender_report)?;
+        let sent = self.sender_reports.iter().flatten().find(|sr| echoes(report.last_sender_report, sr.ntp_middle))?;
         let sample = round_trip(now, sent.at, report.delay_since_sender_report)?;
         self.rtt = Some(match self.rtt {
             // RFC 6298's smoothing: one crossed report is not a slow link.
@@ -149,6 +149,13 @@ impl Transmission {
     }
 }
 
+/// Whether a report speaks of the sender report with this stamp. A receiver that keeps the time in units of its own gives
+/// it back rounded, by one in 65,536 s at most; whether it does depends on the fraction of a second, so with a report each
+/// second either all of them come back exact or none. 0 is a receiver that had none (RFC 3550 section 6.4.1).
+fn echoes(echo: u32, ntp_middle: u32) -> bool {
+    echo != 0 && echo.wrapping_sub(ntp_middle).wrapping_add(1) <= 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +169,19 @@ mod tests {
         let lie = Report { last_sender_report: 1, delay_since_sender_report: u32::MAX, ..Report::default() };
         assert_eq!(sender.receiver_report(&lie, start + 100 * MS), None);
         assert_eq!(sender.rtt(), None);
+    }
+
+    #[test]
+    fn a_stamp_that_comes_back_rounded_gives_the_round_trip_and_none_or_another_does_not() {
+        for (stamp, echo, is_known) in [(700, 700, true), (700, 699, true), (700, 701, true), (700, 698, false)] {
+            let (start, mut sender) = (Instant::now(), Transmission::new());
+            sender.sender_report(stamp << 16, start);
+            let report = Report { last_sender_report: echo, ..Report::default() };
+            assert_eq!(sender.receiver_report(&report, start + 20 * MS).is_some(), is_known, "{echo}");
+        }
+        let (start, mut sender) = (Instant::now(), Transmission::new());
+        sender.sender_report(1 << 16, start);
+        assert_eq!(sender.receiver_report(&Report::default(), start + 20 * MS), None, "it had no sender report");
     }
 
     #[test]
