@@ -160,6 +160,9 @@ impl Swarm {
             let moment = Moment { now, transport_cc: number, keys: &keys.send };
             if let Some(len) = sending.write_again(ssrc, *sequence, moment, &mut self.scratch) {
                 self.measures.now.resent += 1;
+                if self.scenario.loss > 0.0 && self.random.share() < self.scenario.loss {
+                    continue;
+                }
                 drop(socket.send(&self.scratch[..len]));
             }
         }

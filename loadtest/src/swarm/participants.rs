@@ -14,6 +14,7 @@ use crate::client::wire::Wire;
 use crate::measure;
 use crate::media::source::{Class, Source};
 use crate::random::Random;
+use crate::scenario::Scenario;
 use crate::schedule::Nanos;
 use crate::sys;
 use crate::view::{Wish, wish};
@@ -47,6 +48,18 @@ struct Watching {
     wish: Wish,
     asked: bool,
     consumer: Option<(String, u32)>,
+}
+
+/// Participants that churn asks to leave before it gives up for this time.
+const CHURN_DRAWS: usize = 16;
+
+/// Whether its room still has a sender without this participant: otherwise what is measured would stop until it is
+/// replaced.
+fn may_leave(participants: &[Participant], scenario: &Scenario, place: usize) -> bool {
+    let (room, index) = (participants[place].room, participants[place].index);
+    let stays =
+        |(at, one): (usize, &Participant)| at != place && one.room == room && !one.gone && scenario.sends(one.index);
+    !scenario.sends(index) || participants.iter().enumerate().any(stays)
 }
 
 impl Participant {
@@ -400,10 +413,9 @@ impl Swarm {
             return;
         }
         let here: Vec<usize> = (0..self.participants.len()).filter(|place| !self.participants[*place].gone).collect();
-        if here.is_empty() {
-            return;
-        }
-        let place = here[self.random.below(here.len() as u64) as usize];
+        // One who may not go is left alone, and another is asked; in a room of one sender that may be nobody.
+        let mut drawn = (0..here.len().min(CHURN_DRAWS)).map(|_| here[self.random.below(here.len() as u64) as usize]);
+        let Some(place) = drawn.find(|place| may_leave(&self.participants, &self.scenario, *place)) else { return };
         self.leave(place);
         let (room, index) = (self.participants[place].room, self.participants[place].index);
         self.schedule.push(due + SECOND, Task::Join { room, index });
