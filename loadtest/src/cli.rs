@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::scenario;
 use crate::sys::ClientSockets;
 
 /// Load tests and capacity planning for Ringside, with real clients of its public protocol.
@@ -29,7 +30,8 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct Load {
-    /// Scenario file (TOML); see loadtest/scenarios
+    /// Scenario: a file (TOML), or the name of a shipped one, as they are in loadtest/scenarios
+    #[arg(default_value = scenario::DEFAULT)]
     pub scenario: PathBuf,
     /// Changes one setting of the scenario, as `--set duration_s=5` or `--set camera.layers=1`
     #[arg(long = "set", value_name = "KEY=VALUE")]

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::Path;
 
 use anyhow::{Context, ensure};
 
@@ -51,18 +50,9 @@ impl Service {
 
 /// Reads the scenario and applies `--set`.
 pub fn scenario(load: &Load) -> anyhow::Result<Scenario> {
-    let text = std::fs::read_to_string(&load.scenario)
-        .with_context(|| format!("cannot read {}: see loadtest/scenarios", load.scenario.display()))?;
-    let text = with_settings(&text, &load.settings)?;
-    let mut scenario = Scenario::parse(&text).with_context(|| load.scenario.display().to_string())?;
-    if scenario.name.is_empty() {
-        scenario.name = stem(&load.scenario);
-    }
-    Ok(scenario)
-}
-
-pub fn stem(path: &Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+    let text = with_settings(&Scenario::text(&load.scenario)?, &load.settings)?;
+    let name = load.scenario.file_stem().unwrap_or_default().to_string_lossy();
+    Scenario::named(&text, &name).with_context(|| load.scenario.display().to_string())
 }
 
 /// Sets `a.b=value` in a TOML text; a value that is not TOML counts as a string.

@@ -6,6 +6,25 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
+/// What `run` runs when nobody says.
+pub const DEFAULT: &str = "study-room-10x50";
+
+/// The scenarios that ship with the load test, by name.
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("churn", include_str!("../scenarios/churn.toml")),
+    ("evenly-300", include_str!("../scenarios/evenly-300.toml")),
+    ("fanout-1x49", include_str!("../scenarios/fanout-1x49.toml")),
+    ("fanout-1x499", include_str!("../scenarios/fanout-1x499.toml")),
+    ("full-mesh", include_str!("../scenarios/full-mesh.toml")),
+    ("idle-500", include_str!("../scenarios/idle-500.toml")),
+    ("idle-server", include_str!("../scenarios/idle-server.toml")),
+    ("joins-1000", include_str!("../scenarios/joins-1000.toml")),
+    ("screen-share", include_str!("../scenarios/screen-share.toml")),
+    ("soak", include_str!("../scenarios/soak.toml")),
+    ("study-room-10x50", include_str!("../scenarios/study-room-10x50.toml")),
+    ("webinar-1x500", include_str!("../scenarios/webinar-1x500.toml")),
+];
+
 /// Most participants in all rooms that one load test process drives.
 pub const PARTICIPANTS_MAX: usize = 20_000;
 
@@ -17,7 +36,7 @@ pub struct Scenario {
     #[serde(default)]
     pub description: String,
     pub rooms: usize,
-    /// In each room.
+    /// In each room; with 0 only the server is watched.
     pub participants: usize,
     /// How many of a room's participants send; the first ones. All by default.
     pub senders: Option<usize>,
@@ -36,7 +55,8 @@ pub struct Scenario {
     /// Participants, of all rooms together, that leave and are replaced each minute.
     #[serde(default)]
     pub churn_per_minute: f64,
-    /// Share of datagrams that each client throws away on its way out and on its way in, 0 to 1.
+    /// Share that each client throws away, 0 to 1: of the RTP packets that it sends (they count as sent), first ones and
+    /// repeated ones, and of all datagrams that come in.
     #[serde(default)]
     pub loss: f64,
     #[serde(default = "default_seed")]
@@ -180,11 +200,22 @@ pub enum VideoSource {
 }
 
 impl Scenario {
-    pub fn load(path: &Path) -> anyhow::Result<Scenario> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut scenario = Scenario::parse(&text).with_context(|| path.display().to_string())?;
+    /// A scenario's text: of a file, or of a shipped scenario by its name.
+    pub fn text(path: &Path) -> anyhow::Result<String> {
+        let shipped = SHIPPED.iter().find(|(name, _)| path.as_os_str() == *name);
+        if let Some((_, text)) = shipped.filter(|_| !path.is_file()) {
+            return Ok((*text).to_owned());
+        }
+        let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
+        std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}; shipped scenarios are {}", path.display(), names.join(", ")))
+    }
+
+    /// Reads a text; a scenario without a name is called `name`.
+    pub fn named(text: &str, name: &str) -> anyhow::Result<Scenario> {
+        let mut scenario = Scenario::parse(text)?;
         if scenario.name.is_empty() {
-            scenario.name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            scenario.name = name.to_owned();
         }
         Ok(scenario)
     }
@@ -217,21 +248,21 @@ impl Scenario {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        ensure!(self.rooms > 0 && self.participants > 0, "rooms and participants must be at least 1");
+        ensure!(self.rooms > 0, "rooms must be at least 1");
         ensure!(
             self.rooms * self.participants <= PARTICIPANTS_MAX,
             "more than {PARTICIPANTS_MAX} participants: run several load tests"
         );
-        ensure!(self.senders() > 0, "nobody sends: senders must be at least 1");
+        ensure!(self.participants == 0 || self.senders() > 0, "nobody sends: senders must be at least 1");
         ensure!(
-            self.joins_measured < self.rooms * self.participants,
+            self.joins_measured == 0 || self.joins_measured < self.rooms * self.participants,
             "joins_measured counts the last participants: somebody must be there before them"
         );
         ensure!(self.joins_per_second > 0.0, "joins_per_second must be above 0");
         ensure!(self.duration_s > 0.0, "duration_s must be above 0");
         ensure!((0.0..1.0).contains(&self.loss), "loss is a share: 0.02 is 2 %");
         ensure!(
-            self.microphone.is_some() || self.camera.is_some() || self.screen_share.is_some(),
+            self.participants == 0 || self.microphone.is_some() || self.camera.is_some() || self.screen_share.is_some(),
             "nothing is sent: add [microphone], [camera] or [screen_share]"
         );
         for video in self.camera.iter().chain(self.screen_share.iter().map(|share| &share.video)) {
@@ -289,8 +320,17 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_in_which_nobody_sends_is_refused() {
+    fn a_scenario_in_which_nobody_sends_is_refused_unless_nobody_is_there() {
         assert!(Scenario::parse("rooms = 1\nparticipants = 2\n").is_err());
+        assert!(Scenario::parse("rooms = 1\nparticipants = 0\n").is_ok());
+    }
+
+    #[test]
+    fn shipped_scenarios_are_found_by_name_and_unknown_ones_are_answered_with_the_names() {
+        let text = Scenario::text(Path::new(DEFAULT)).unwrap();
+        assert_eq!(Scenario::parse(&text).unwrap().participants, 50);
+        let error = Scenario::text(Path::new("study-room")).unwrap_err().to_string();
+        assert!(error.contains("study-room-10x50"), "{error}");
     }
 
     #[test]

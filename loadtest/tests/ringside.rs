@@ -25,6 +25,18 @@ fn free_place() -> Place {
 }
 
 #[test]
+fn an_idle_server_is_watched_without_a_client() {
+    let running = Kind::Ringside { program: program() }.start(free_place()).unwrap();
+    let scenario = Scenario::parse("rooms = 1\nparticipants = 0\nwarmup_s = 0.5\nduration_s = 1\n").unwrap();
+    let (report, _) = run::run(&scenario, &running.service, sys::ClientSockets::default()).unwrap();
+
+    assert_eq!(report.errors, Vec::<String>::new());
+    assert_eq!((report.join_ms.joined, report.received.packets), (0, 0));
+    let cost = report.cost.expect("a server on this machine has a cost");
+    assert!(cost.cores < 0.5 && cost.threads > 0 && cost.resident_bytes > 1 << 20, "{cost:?}");
+}
+
+#[test]
 fn a_small_meeting_loses_nothing_and_everybody_sees_a_key_frame() {
     let running = Kind::Ringside { program: program() }.start(free_place()).unwrap();
     let scenario = Scenario::parse(

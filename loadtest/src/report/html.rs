@@ -95,7 +95,7 @@ fn table(reports: &[Report]) -> String {
         ("max ms", |r| format!("{:.2}", r.forward_ms.max)),
         ("freezes", |r| r.quality.freezes.to_string()),
         ("CPU us/packet", |r| r.cost.map_or("-".into(), |c| format!("{:.2}", c.cpu_us_per_packet))),
-        ("cores", |r| r.cost.map_or("-".into(), |c| format!("{:.2}", c.cores))),
+        ("% of a core", |r| r.cost.map_or("-".into(), |c| format!("{:.4}", c.cores * 100.0))),
         ("peak MiB", |r| r.cost.map_or("-".into(), |c| format!("{:.1}", mib(c.peak_bytes)))),
     ];
     let mut out = String::from("<table><tr>");

@@ -94,9 +94,9 @@ pub fn summary(report: &Report) -> String {
         Some(cost) => {
             let _ = writeln!(
                 text,
-                "  server       {:.2} us of CPU per packet, {:.2} cores ({:.0} % user), {:.1} MiB, {:.1} at the start (peak {:.1}), {} threads",
+                "  server       {:.2} us of CPU per packet, {} ({:.0} % user), {:.1} MiB, {:.1} at the start (peak {:.1}), {} threads",
                 cost.cpu_us_per_packet,
-                cost.cores,
+                cores(cost.cores),
                 100.0 * cost.user_s / (cost.user_s + cost.system_s).max(1e-9),
                 mib(cost.resident_bytes),
                 mib(cost.resident_start_bytes),
@@ -135,6 +135,14 @@ fn distribution(one: &Distribution) -> String {
     )
 }
 
+/// A share of a core in percent, with the digits that an idle server needs.
+fn cores(cores: f64) -> String {
+    match cores {
+        cores if cores < 0.1 => format!("{:.4} % of a core", cores * 100.0),
+        cores => format!("{cores:.2} cores"),
+    }
+}
+
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
@@ -164,6 +172,11 @@ mod tests {
         {
             assert!(text.contains(needed), "{needed} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn an_idle_servers_share_has_digits() {
+        assert_eq!([0.000_012, 0.25].map(cores), ["0.0012 % of a core", "0.25 cores"]);
     }
 
     #[test]
