@@ -26,6 +26,8 @@ pub enum Command {
     Plan(Plan),
     /// Runs the same scenario against Ringside and other servers, started here one after another, and tells the ratios
     Compare(Compare),
+    /// Shows how many packets per second the load test itself can take on one core
+    Selftest(SelfTest),
 }
 
 #[derive(Args, Debug)]
@@ -172,6 +174,27 @@ pub struct Compare {
     /// Knees of each server, alternating
     #[arg(long, default_value_t = 1)]
     pub knee_repeats: usize,
+}
+
+#[derive(Args, Debug)]
+pub struct SelfTest {
+    /// Clients that receive
+    #[arg(long, default_value_t = 49)]
+    pub receivers: usize,
+    /// Packets of 1130 bytes that the sender puts into one message
+    #[arg(long, default_value_t = 6)]
+    pub packets_per_message: usize,
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Core that receives
+    #[arg(long, default_value_t = 1)]
+    pub core: usize,
+    /// Core that sends
+    #[arg(long, default_value_t = 0)]
+    pub server_core: usize,
+    /// Clients take datagrams one by one
+    #[arg(long)]
+    pub no_gro: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

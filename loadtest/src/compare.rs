@@ -291,6 +291,12 @@ impl Comparison {
         serde_json::from_str(&text).with_context(|| format!("{} is not a comparison of this load test", path.display()))
     }
 
+    /// Whether a file is of a comparison rather than of one run.
+    pub fn is_in(path: &Path) -> bool {
+        let text = std::fs::read(path).unwrap_or_default();
+        serde_json::from_slice(&text).is_ok_and(|json: serde_json::Value| json["servers"].is_array())
+    }
+
     pub fn reports(&self) -> impl Iterator<Item = &Report> {
         self.servers.iter().flat_map(|server| server.runs.iter().map(|run| &run.report))
     }

@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::Parser;
 use ringside_loadtest::cli::{Cli, Command, Run};
 use ringside_loadtest::report::terminal;
+use ringside_loadtest::swarm::selftest;
 use ringside_loadtest::{compare, plan, ramp, run};
 
 fn main() {
@@ -12,6 +13,7 @@ fn main() {
         Command::Ramp(command) => ramp::command(&command),
         Command::Plan(command) => plan::command(&command),
         Command::Compare(command) => compare::command(&command),
+        Command::Selftest(command) => selftest::command(&command),
     };
     if let Err(error) = result {
         eprintln!("ringside-loadtest: {error:#}");

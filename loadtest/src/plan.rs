@@ -83,7 +83,10 @@ pub fn command(command: &Plan) -> anyhow::Result<()> {
 
 /// The run to plan with: a report's own, or of a comparison the server's run with the median cost.
 fn measured(path: &Path, of: &str) -> anyhow::Result<Report> {
-    let Ok(found) = Comparison::load(path) else { return Report::load(path) };
+    if !Comparison::is_in(path) {
+        return Report::load(path);
+    }
+    let found = Comparison::load(path)?;
     let names: Vec<&str> = found.servers.iter().map(|server| server.name.as_str()).collect();
     let server = found.servers.iter().find(|server| server.name == of);
     let server =

@@ -22,6 +22,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// CPU time of the calling thread, and nothing else.
+    pub fn of_this_thread() -> Usage {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        Usage { running_s: schedstat_ns(&text) as f64 / 1e9, ..Usage::default() }
+    }
+
     /// CPU time since an earlier moment, with the memory of this one.
     pub fn since(&self, before: &Usage) -> Usage {
         Usage {
@@ -114,8 +120,13 @@ fn running_ns(pid: u32) -> u64 {
     let tasks = numeric_entries(&format!("/proc/{pid}/task"));
     tasks
         .filter_map(|task| fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat")).ok())
-        .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+        .map(|text| schedstat_ns(&text))
         .sum()
+}
+
+/// Time on a core, the first field.
+fn schedstat_ns(text: &str) -> u64 {
+    text.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
 fn status_kib(pid: u32, name: &str) -> u64 {

@@ -38,16 +38,16 @@ pub fn summary(report: &Report) -> String {
     let mut text = String::new();
     let scenario = &report.scenario;
     let q = &report.quality;
+    let how = [&report.server, &report.srtp_profile, &report.placement];
+    let how: Vec<&str> = how.into_iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
     let _ = writeln!(
         text,
-        "{}  {} rooms x {} participants, {:.0} s, {}, {}, {}",
+        "{}  {} rooms x {} participants, {:.0} s, {}",
         scenario.name,
         scenario.rooms,
         scenario.participants,
         report.seconds,
-        report.server,
-        report.srtp_profile,
-        report.placement
+        how.join(", ")
     );
     let _ = writeln!(
         text,

@@ -5,6 +5,7 @@ mod incoming;
 mod outgoing;
 mod participants;
 mod reports;
+pub mod selftest;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -394,7 +395,7 @@ impl Swarm {
 
     /// Of the server and of the load test itself.
     fn usages(&self) -> [Usage; 2] {
-        [self.target.watched.usage(), Watched::only(&[std::process::id()]).usage()]
+        [self.target.watched.usage(), Usage::of_this_thread()]
     }
 
     fn end_second(&mut self, now: Nanos, on_second: OnSecond<'_>) {

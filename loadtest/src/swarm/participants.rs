@@ -9,7 +9,8 @@ use crate::client::ice::Ice;
 use crate::client::sending::Sending;
 use crate::client::signaling::{Consumer, Direction, Offer, OfferedSource, Producer, Remote, Say, Signal, Signaling};
 use crate::client::stream::Stream;
-use crate::client::transport::{Arrivals, Found, Streams, Transport};
+use crate::client::stun::Role;
+use crate::client::transport::{Arrivals, Found, Keys, Streams, Transport};
 use crate::client::wire::Wire;
 use crate::measure;
 use crate::media::source::{Class, Source};
@@ -125,6 +126,39 @@ impl Swarm {
         }
     }
 
+    /// Somebody who is connected already and receives one stream, without signaling: for the test of the load test itself.
+    pub(super) fn seat(&mut self, socket: UdpSocket, keys: Keys, stream: Stream) -> anyhow::Result<()> {
+        let (place, at) = (self.participants.len(), self.transports.len());
+        let (offer, sendings) = self.offer(place, place, &mut Random::new(self.scenario.seed, 1 + place as u64));
+        self.participants.push(Participant {
+            room: 0,
+            index: place,
+            due: 0,
+            wire: None,
+            signaling: None,
+            transports: [None, Some(at)],
+            offer: Offer { receives: true, sources: Vec::new(), ..offer },
+            sendings,
+            watching: HashMap::new(),
+            has_media: false,
+            has_key_frame: false,
+            gone: false,
+            join_failed: false,
+        });
+        let nobody = Remote {
+            address: socket.peer_addr()?,
+            credentials: Ice::credentials(&mut self.random),
+            fingerprints: Vec::new(),
+            ice_role: Role::Controlling,
+            dtls_client: true,
+        };
+        self.add_transport(place, Direction::Receive, socket, nobody, Vec::new())?;
+        let transport = self.transports[at].as_mut().expect("it was just added");
+        transport.keys = Some(keys);
+        transport.streams.add(stream, None);
+        Ok(())
+    }
+
     /// Counts a participant that did not get in, once.
     pub(super) fn note_join_failure(&mut self, place: usize) {
         let already = std::mem::replace(&mut self.participants[place].join_failed, true);
@@ -236,14 +270,9 @@ impl Swarm {
             if remote.address.ip().is_loopback() { Ok(socket) } else { UdpSocket::bind("0.0.0.0:0") }
         })?;
         socket.connect(remote.address)?;
-        socket.set_nonblocking(true)?;
-        sys::tune(&socket, self.target.sockets)?;
         let at = self.transports.len();
-        self.epoll.watch_readable(&socket, Token::Transport(at).to_u64())?;
-
         let participant = &mut self.participants[place];
         participant.transports[direction as usize] = Some(at);
-        let local = participant.offer.credentials[direction as usize].clone();
         let is_whole =
             participant.transports[Direction::Send as usize].is_some() || participant.offer.sources.is_empty();
         if is_whole && (participant.transports[Direction::Receive as usize].is_some() || !participant.offer.receives) {
@@ -251,6 +280,26 @@ impl Swarm {
         }
         let sendings =
             if direction == Direction::Send { std::mem::take(&mut participant.sendings) } else { Vec::new() };
+        self.add_transport(place, direction, socket, remote, sendings)?;
+        self.schedule.push(now, Task::Ice { transport: at });
+        Ok(())
+    }
+
+    /// A transport over a connected socket that nothing has come through yet.
+    fn add_transport(
+        &mut self,
+        place: usize,
+        direction: Direction,
+        socket: UdpSocket,
+        remote: Remote,
+        sendings: Vec<Sending>,
+    ) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        socket.set_nonblocking(true)?;
+        sys::tune(&socket, self.target.sockets)?;
+        let at = self.transports.len();
+        self.epoll.watch_readable(&socket, Token::Transport(at).to_u64())?;
+        let local = self.participants[place].offer.credentials[direction as usize].clone();
         let random = Random::new(self.random.draw(), at as u64);
         let ice = Ice::new(local, remote.credentials, remote.ice_role, random, now);
         let instant = self.clock.instant(now);
@@ -274,7 +323,6 @@ impl Swarm {
             arrivals: Arrivals::default(),
             repairing: false,
         }));
-        self.schedule.push(now, Task::Ice { transport: at });
         Ok(())
     }
 
