@@ -33,6 +33,7 @@ pub struct Needs {
     pub rooms_per_core: u64,
     /// `None` when no number of cores is enough.
     pub cores: Option<u64>,
+    /// At most: what a server has once is counted for each transport too.
     pub peak_bytes: f64,
 }
 
@@ -49,7 +50,7 @@ pub fn command(command: &Plan) -> anyhow::Result<()> {
         report.server,
     );
     println!(
-        "for {rooms} rooms of {people} people: {:.0} packets/s out, {:.2} Gbit/s out and {:.2} in, {:.0} MiB, {:.2} cores' \
+        "for {rooms} rooms of {people} people: {:.0} packets/s out, {:.2} Gbit/s out and {:.2} in, at most {:.0} MiB, {:.2} cores' \
          worth of work, {:.3} of a core for each room",
         needs.packets_per_second,
         needs.out_bits_per_second / 1e9,

@@ -54,13 +54,10 @@ struct Watching {
 /// Participants that churn asks to leave before it gives up for this time.
 const CHURN_DRAWS: usize = 16;
 
-/// Whether its room still has a sender without this participant: otherwise what is measured would stop until it is
-/// replaced.
-fn may_leave(participants: &[Participant], scenario: &Scenario, place: usize) -> bool {
-    let (room, index) = (participants[place].room, participants[place].index);
-    let stays =
-        |(at, one): (usize, &Participant)| at != place && one.room == room && !one.gone && scenario.sends(one.index);
-    !scenario.sends(index) || participants.iter().enumerate().any(stays)
+/// Whether the room still has a sender without whoever has this seat (room and index): otherwise what is measured would
+/// stop until it is replaced.
+fn may_leave(seat: (usize, usize), mut present: impl Iterator<Item = (usize, usize)>, scenario: &Scenario) -> bool {
+    !scenario.sends(seat.1) || present.any(|other| other != seat && other.0 == seat.0 && scenario.sends(other.1))
 }
 
 impl Participant {
@@ -463,7 +460,12 @@ impl Swarm {
         let here: Vec<usize> = (0..self.participants.len()).filter(|place| !self.participants[*place].gone).collect();
         // One who may not go is left alone, and another is asked; in a room of one sender that may be nobody.
         let mut drawn = (0..here.len().min(CHURN_DRAWS)).map(|_| here[self.random.below(here.len() as u64) as usize]);
-        let Some(place) = drawn.find(|place| may_leave(&self.participants, &self.scenario, *place)) else { return };
+        let Some(place) = drawn.find(|place| {
+            let seat = |place: usize| (self.participants[place].room, self.participants[place].index);
+            may_leave(seat(*place), here.iter().map(|other| seat(*other)), &self.scenario)
+        }) else {
+            return;
+        };
         self.leave(place);
         let (room, index) = (self.participants[place].room, self.participants[place].index);
         self.schedule.push(due + SECOND, Task::Join { room, index });
@@ -505,5 +507,20 @@ impl Swarm {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_sender_of_a_room_stays() {
+        let scenario = Scenario::parse("rooms = 2\nparticipants = 3\nsenders = 2\n[camera]\n").unwrap();
+        let all = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)];
+        let may = |seat, present: &[(usize, usize)]| may_leave(seat, present.iter().copied(), &scenario);
+        assert!(may((0, 0), &all), "another sends in its room");
+        assert!(!may((0, 0), &[(0, 0), (0, 2), (1, 0), (1, 1)]), "only those of another room still send");
+        assert!(may((0, 2), &[(0, 0), (0, 2)]), "it does not send");
     }
 }
