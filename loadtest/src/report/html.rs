@@ -236,8 +236,10 @@ fn lines(series: &[(&str, Vec<(f64, f64)>)]) -> String {
 fn plot(series: &[(&str, Vec<(f64, f64)>)], x_ticks: &[(f64, String)], unit: &str) -> String {
     let points = || series.iter().flat_map(|(_, points)| points.iter());
     let x_max = points().map(|(x, _)| *x).fold(1e-9, f64::max);
-    let step = nice(points().map(|(_, y)| *y).fold(1e-9, f64::max) / 5.0);
-    let y_max = (points().map(|(_, y)| *y).fold(1e-9, f64::max) / step).ceil() * step;
+    // Where everything is 0, a scale up to 1 shows that.
+    let highest = Some(points().map(|(_, y)| *y).fold(0.0, f64::max)).filter(|highest| *highest > 0.0).unwrap_or(1.0);
+    let step = nice(highest / 5.0);
+    let y_max = (highest / step).ceil() * step;
     let x_of = |x: f64| LEFT + x / x_max * (WIDTH - LEFT - 12.0);
     let y_of = |y: f64| HEIGHT - BOTTOM - y / y_max * (HEIGHT - BOTTOM - TOP);
     let mut out = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img>");
@@ -322,6 +324,12 @@ mod tests {
         }
         let all_runs = page.split("<h2>All runs</h2>").nth(1).and_then(|rest| rest.split("</table>").next()).unwrap();
         assert_eq!(all_runs.matches("<tr>").count(), 1 + 6, "a line for each run");
+    }
+
+    #[test]
+    fn a_plot_of_nothing_but_zeros_has_a_scale() {
+        let plot = lines(&[("freezes", vec![(1.0, 0.0), (2.0, 0.0)])]);
+        assert!(plot.contains(">1</text>") && plot.matches(">0</text>").count() == 1, "{plot}");
     }
 
     #[test]
