@@ -9,11 +9,16 @@
 //! |T|A|D|F|C| ...                                             if there are more than 3 bytes
 //! ```
 
+use crate::limits;
+use crate::packet::codec::layers::LayerSet;
+
 /// Bounds of the format: 6 bits of template id, 5 of decode target, layers as libwebrtc bounds them.
 const TEMPLATES: usize = 64;
 const DECODE_TARGETS: usize = 32;
 const SPATIAL_LAYERS: usize = 4;
 const TEMPORAL_LAYERS: u8 = 8;
+/// Stands for no decode target.
+const NOBODY: u8 = u8::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DependencyDescriptor<'a> {
@@ -25,6 +30,7 @@ pub struct DependencyDescriptor<'a> {
     pub has_structure: bool,
     has_active_targets: bool,
     has_own_indications: bool,
+    has_own_differences: bool,
     bytes: &'a [u8],
 }
 
@@ -44,6 +50,7 @@ impl<'a> DependencyDescriptor<'a> {
             has_structure: flags & 0x80 != 0,
             has_active_targets: flags & 0x40 != 0,
             has_own_indications: flags & 0x20 != 0,
+            has_own_differences: flags & 0x10 != 0,
             bytes,
         })
     }
@@ -72,7 +79,9 @@ impl<'a> DependencyDescriptor<'a> {
         } else {
             template.indications
         };
-        Some(Frame { spatial: template.spatial, temporal: template.temporal, active_targets, indications })
+        let (spatial, temporal) = (template.spatial, template.temporal);
+        let is_independent = !template.refers && !self.has_own_differences;
+        Some(Frame { spatial, temporal, active_targets, indications, is_independent })
     }
 }
 
@@ -84,6 +93,8 @@ pub struct Frame {
     /// descriptor leaves them as they were.
     pub active_targets: Option<u32>,
     pub indications: Indications,
+    /// It refers to no other frame.
+    pub is_independent: bool,
 }
 
 /// How a frame matters to each decode target, two bits each.
@@ -134,6 +145,8 @@ pub struct TemplateStructure {
     templates: [Template; TEMPLATES],
     /// Highest spatial and temporal layer of each decode target.
     target_layers: [(u8, u8); DECODE_TARGETS],
+    /// The best decode target for each pair of layers that Ringside tells apart.
+    target_of: [[u8; limits::TEMPORAL_LAYERS]; limits::SPATIAL_LAYERS],
     resolutions: [Option<(u32, u32)>; SPATIAL_LAYERS],
 }
 
@@ -141,6 +154,7 @@ pub struct TemplateStructure {
 struct Template {
     spatial: u8,
     temporal: u8,
+    refers: bool,
     indications: Indications,
 }
 
@@ -160,6 +174,20 @@ impl TemplateStructure {
         (0..self.target_count)
             .filter(|t| layers(*t).0 <= spatial && layers(*t).1 <= temporal)
             .max_by_key(|t| layers(*t))
+    }
+
+    /// Whose receivers need a frame with these indications.
+    pub fn targets(&self, indications: Indications) -> LayerSet {
+        self.layers_with(|target| indications.of(target) != Indication::NotPresent)
+    }
+
+    /// Who can go on from such a frame, of those that have it.
+    pub fn switches(&self, indications: Indications) -> LayerSet {
+        self.layers_with(|target| indications.of(target) == Indication::Switch)
+    }
+
+    fn layers_with(&self, has: impl Fn(u8) -> bool) -> LayerSet {
+        LayerSet::of(|spatial, temporal| has(self.target_of[usize::from(spatial)][usize::from(temporal)]))
     }
 
     /// Width and height in pixels, where the structure names them.
@@ -184,13 +212,14 @@ impl TemplateStructure {
             end_bit: 0,
             templates: [Template::default(); TEMPLATES],
             target_layers: [(0, 0); DECODE_TARGETS],
+            target_of: [[NOBODY; limits::TEMPORAL_LAYERS]; limits::SPATIAL_LAYERS],
             resolutions: [None; SPATIAL_LAYERS],
         };
         structure.read_layers(bits)?;
         for template in structure.templates.iter_mut().take(usize::from(structure.template_count)) {
             template.indications = Indications::read(bits, structure.target_count)?;
         }
-        structure.skip_frame_differences(bits)?;
+        structure.read_frame_differences(bits)?;
         structure.skip_chains(bits)?;
         structure.find_target_layers();
         if bits.take(1)? == 1 {
@@ -221,10 +250,12 @@ impl TemplateStructure {
         }
     }
 
-    fn skip_frame_differences(&self, bits: &mut Bits<'_>) -> Option<()> {
-        for _ in self.templates() {
+    /// How far back the frames are to which a frame refers; whether there are any is all that is kept.
+    fn read_frame_differences(&mut self, bits: &mut Bits<'_>) -> Option<()> {
+        for template in self.templates.iter_mut().take(usize::from(self.template_count)) {
             while bits.take(1)? == 1 {
                 bits.take(4)?;
+                template.refers = true;
             }
         }
         Some(())
@@ -248,6 +279,12 @@ impl TemplateStructure {
             let present = self.templates().iter().filter(|t| t.indications.of(target) != Indication::NotPresent);
             let layers = present.fold((0, 0), |(s, t), template| (s.max(template.spatial), t.max(template.temporal)));
             self.target_layers[usize::from(target)] = layers;
+        }
+        for spatial in 0..limits::SPATIAL_LAYERS {
+            for temporal in 0..limits::TEMPORAL_LAYERS {
+                let target = self.best_target(spatial as u8, temporal as u8);
+                self.target_of[spatial][temporal] = target.unwrap_or(NOBODY);
+            }
         }
     }
 }
@@ -356,6 +393,24 @@ mod tests {
         let frame = descriptor.frame(&structure).unwrap();
         assert_eq!((frame.spatial, frame.temporal, frame.active_targets), (0, 0, Some(7)));
         assert_eq!(frame.indications.of(2), Indication::Switch);
+    }
+
+    #[test]
+    fn a_frame_says_for_whom_it_is_and_who_goes_on_from_it() {
+        let key = l2t2(false);
+        let structure = DependencyDescriptor::parse(&key).unwrap().structure().unwrap();
+        let of = |id: u8| {
+            let frame = DependencyDescriptor::parse(&[id, 0, 9]).unwrap().frame(&structure).unwrap();
+            let (targets, switches) = (structure.targets(frame.indications), structure.switches(frame.indications));
+            let pairs = [(0, 0), (0, 1), (1, 0), (1, 1)];
+            let in_set = |set: LayerSet| pairs.map(|(spatial, temporal)| set.contains(spatial, temporal));
+            (in_set(targets), in_set(switches), frame.is_independent)
+        };
+        // The structure has no target (1, 0): who asks for that gets (0, 0).
+        assert_eq!(of(60), ([true; 4], [true; 4], true));
+        assert_eq!(of(61), ([false, true, false, true], [false; 4], false));
+        assert_eq!(of(62), ([false, false, false, true], [false, false, false, true], false));
+        assert_eq!(of(63), ([false, false, false, true], [false; 4], false));
     }
 
     #[test]

@@ -7,10 +7,12 @@
 pub mod av1;
 pub mod dependency_descriptor;
 pub mod h264;
+pub mod layers;
 pub mod opus;
 pub mod vp8;
 pub mod vp9;
 
+use layers::LayerSet;
 use vp8::Vp8Descriptor;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,9 +33,19 @@ pub struct PayloadFacts {
     /// The packet begins a picture, as far as the codec tells; the marker bit says where it ends. H.264 and AV1 tell
     /// where a NAL unit or an OBU begins ([`FrameBounds`](crate::media::frames::FrameBounds) tells more).
     pub start_of_frame: bool,
+    /// The packet ends the share that one spatial layer has in a picture; of codecs that say so.
+    pub end_of_frame: bool,
     /// Spatial layer *within* the stream (VP9 SVC); 0 elsewhere. Layers of simulcast are streams of their own.
     pub spatial: u8,
     pub temporal: u8,
+    /// Of layers within the stream: whose receivers need this frame.
+    pub targets: LayerSet,
+    /// Of these, the ones that a receiver of this frame can go on with from here.
+    pub switches: LayerSet,
+    /// Of a frame of an upper spatial layer that refers to earlier pictures: whether it refers to the layer below as well.
+    pub nested: Option<bool>,
+    /// Spatial layers that the sender makes from here on, one bit each, where the packet says so.
+    pub announced: Option<u8>,
     /// A receiver may switch up to this temporal layer here: the picture depends on the base layer only.
     pub layer_sync: bool,
     /// Silence or comfort noise: Opus frames of at most two bytes (discontinuous transmission).
@@ -66,8 +78,13 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> Option<PayloadFacts> {
             Some(PayloadFacts {
                 key_frame: vp9.key_frame(),
                 start_of_frame: vp9.begins_frame,
+                end_of_frame: vp9.ends_frame,
                 spatial: vp9.spatial,
                 temporal: vp9.temporal,
+                targets: vp9.targets(),
+                switches: vp9.switches(),
+                nested: (vp9.spatial > 0 && vp9.inter_picture).then_some(vp9.inter_layer),
+                announced: vp9.spatial_layers.map(|layers| (u16::MAX >> (16 - layers)) as u8),
                 layer_sync: vp9.switching_up_point,
                 ..PayloadFacts::default()
             })
@@ -85,6 +102,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> Option<PayloadFacts> {
             Some(PayloadFacts {
                 key_frame: av1.key_frame,
                 start_of_frame: av1.start_of_unit,
+                switches: if av1.key_frame { LayerSet::ALL } else { LayerSet::NONE },
                 ..PayloadFacts::default()
             })
         }

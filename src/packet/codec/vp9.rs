@@ -10,6 +10,7 @@
 //! ```
 
 use crate::packet::be;
+use crate::packet::codec::layers::LayerSet;
 use crate::packet::seq::{PictureId, Tl0PicIdx};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Vp9Descriptor {
     pub inter_layer: bool,
     /// No higher spatial layer depends on this frame (Z).
     pub not_reference_for_higher: bool,
-    /// Spatial layers that the structure announces, where the packet carries one (V).
+    /// Spatial layers that the structure announces, where the packet carries one (V): 1 to 8.
     pub spatial_layers: Option<u8>,
     /// Width and height in pixels of the highest layer that the structure announces.
     pub size: Option<(u16, u16)>,
@@ -93,10 +94,36 @@ impl Vp9Descriptor {
         Some(vp9)
     }
 
-    /// First packet of a picture from which a decoder can start.
+    /// First packet of a frame from which a decoder can start: it depends on none before it, neither of other pictures nor
+    /// of a layer below.
     #[inline]
     pub const fn key_frame(&self) -> bool {
-        self.begins_frame && !self.inter_picture && self.spatial == 0
+        self.begins_frame && !self.inter_picture && !self.inter_layer
+    }
+
+    /// Whose receivers need this frame: those of its own spatial layer, and those above unless nothing there refers to it.
+    #[inline]
+    pub fn targets(&self) -> LayerSet {
+        LayerSet::of(|spatial, temporal| self.is_for(spatial, temporal))
+    }
+
+    /// Who can go on from here, of those that have this frame. Of a key picture everybody; otherwise the receivers of its own
+    /// spatial layer: at a base frame, to which whatever comes later refers at the oldest, and in higher temporal layers
+    /// where it says so itself.
+    #[inline]
+    pub fn switches(&self) -> LayerSet {
+        LayerSet::of(|spatial, temporal| {
+            let is_step = self.temporal == 0 || (self.switching_up_point && temporal > self.temporal);
+            self.is_for(spatial, temporal) && (!self.inter_picture || (spatial == self.spatial && is_step))
+        })
+    }
+
+    #[inline]
+    const fn is_for(&self, spatial: u8, temporal: u8) -> bool {
+        // The highest layer of a key picture may say that nothing above refers to it, for there is nothing.
+        let is_chained = !self.inter_picture && self.inter_layer;
+        let is_below = spatial > self.spatial && (is_chained || !self.not_reference_for_higher);
+        temporal >= self.temporal && (spatial == self.spatial || is_below)
     }
 
     /// ```text
@@ -175,6 +202,39 @@ mod tests {
     fn an_upper_layer_of_a_key_picture_is_no_place_to_start() {
         let vp9 = Vp9Descriptor::parse(&[0xa8, 5, 0x03, 9]).unwrap();
         assert!(!vp9.inter_picture && vp9.begins_frame && !vp9.key_frame());
+    }
+
+    #[test]
+    fn a_frame_of_independent_layers_is_a_place_to_start_in_its_own() {
+        // No reference to the layer below (D), none from the layer above (Z).
+        let vp9 = Vp9Descriptor::parse(&[0xa9, 5, 0x02, 9]).unwrap();
+        assert!(vp9.key_frame());
+        assert!(vp9.switches().contains(1, 0) && vp9.switches().contains(1, 2));
+        assert!(!vp9.targets().contains(0, 2) && !vp9.targets().contains(2, 2));
+    }
+
+    #[test]
+    fn a_frame_is_for_its_own_layer_and_for_those_above_that_refer_to_it() {
+        // Spatial layer 1, temporal layer 1, of a picture that depends on earlier ones.
+        let [referred, alone] = [0xe8, 0xe9].map(|flags| Vp9Descriptor::parse(&[flags, 5, 0x22, 9]).unwrap().targets());
+        for (spatial, temporal, expected) in
+            [(0, 3, (false, false)), (1, 0, (false, false)), (1, 1, (true, true)), (2, 1, (true, false))]
+        {
+            let found = (referred.contains(spatial, temporal), alone.contains(spatial, temporal));
+            assert_eq!(found, expected, "layers {spatial}, {temporal}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_goes_on_with_other_layers_at_key_pictures_and_at_base_frames() {
+        let switches = |flags, layers| Vp9Descriptor::parse(&[flags, 5, layers, 9]).unwrap().switches();
+        let key = switches(0xa8, 0x00);
+        assert!(key.contains(0, 0) && key.contains(2, 2));
+        let base = switches(0xe8, 0x02);
+        assert!(base.contains(1, 0) && base.contains(1, 2) && !base.contains(2, 0) && !base.contains(0, 0));
+        let [upper, step] = [0x22, 0x32].map(|layers| switches(0xe8, layers));
+        assert!(!upper.contains(1, 1) && !upper.contains(1, 2));
+        assert!(!step.contains(1, 1) && step.contains(1, 2));
     }
 
     #[test]
