@@ -17,7 +17,7 @@ use ringside::ids::Ssrc;
 use ringside::limits::HEADER_BYTES;
 use ringside::media::header::{Departure, HeaderLayout};
 use ringside::media::history::Packet;
-use ringside::media::rewriter::{Rewrite, Rewriter};
+use ringside::media::rewriter::{NO_TOP, Rewrite, Rewriter};
 use ringside::packet::codec::vp8::Vp8Descriptor;
 use ringside::packet::extension::{Extension, ExtensionSet};
 use ringside::transport::srtp::Outbound;
@@ -58,10 +58,10 @@ fn main() {
         let mut sequence = 0;
         bench.case(name, move || {
             sequence += 1;
-            let rewrite = Rewrite { sequence, timestamp: 3_000, picture: 0, tl0: 0 };
+            let rewrite = Rewrite { sequence, timestamp: 3_000, picture: 0, tl0: 0, end: false };
             let departure = Departure { abs_send_time: sequence as u32, transport_sequence: sequence as u16 };
             let mut out = [0; HEADER_BYTES];
-            let len = layout.write(&mut out, black_box(&packet), &rewrite, departure, false);
+            let len = layout.write(&mut out, black_box(&packet), &[], &rewrite, departure, false);
             black_box((out, len)).1
         });
     }
@@ -79,8 +79,9 @@ fn main() {
     let mut slot = vec![0; 2_000];
     let mut sequence = 0;
     let descriptor = Vp8Descriptor::parse(&payload).expect("a descriptor");
-    let ids =
-        Rewrite { sequence: 0, timestamp: 0, picture: 9, tl0: 1 }.picture_ids(&descriptor).expect("other numbers");
+    let ids = Rewrite { sequence: 0, timestamp: 0, picture: 9, tl0: 1, end: false }
+        .picture_ids(&descriptor)
+        .expect("other numbers");
     bench.case("seal, descriptor rewritten", move || {
         sequence += 1;
         let (slot, body) = (black_box(&mut slot), black_box(&payload));
@@ -115,7 +116,7 @@ fn vp8_packet() -> Packet {
 
 fn started(packet: &Packet) -> Rewriter {
     let mut rewriter = Rewriter::new(100);
-    rewriter.switch(packet, 0);
+    rewriter.switch(packet, 0, NO_TOP);
     rewriter
 }
 

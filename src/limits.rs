@@ -157,8 +157,12 @@ pub const PAD_SCARCE_BYTES: usize = 200;
 pub const SMALL_BYTES: usize = 320;
 
 /// Largest RTP header that egress writes: 12 fixed, 4 extension header, mid (9), abs-send-time (4),
-/// transport-cc (3), passed elements, rounded up.
+/// transport-cc (3), passed elements, rounded up. A dependency descriptor comes on top.
 pub const HEADER_BYTES: usize = 12 + 4 + 9 + 4 + 3 + 32;
+
+/// Bytes of a dependency descriptor that is passed on: three spatial and three temporal layers with their sizes take 110. A
+/// longer one is left out.
+pub const DESCRIPTOR_BYTES: usize = 200;
 
 /// Events of one tick that wait for the worker to hand them to the control plane.
 pub const EVENTS: usize = 4_096;

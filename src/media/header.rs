@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Extensions are in one-byte form (RFC 8285 section 4.2) under the router's ids. The block keeps its length
-//! from packet to packet, so that the packets of a frame stay as equal in size as their sender made them.
+//! from packet to packet, so that the packets of a frame stay as equal in size as their sender made them. Only the dependency
+//! descriptor of a key frame is too long for that: the block of its packet is in two-byte form (section 4.3).
 
 use crate::ids::Ssrc;
-use crate::limits::HEADER_BYTES;
+use crate::limits::{DESCRIPTOR_BYTES, HEADER_BYTES};
 use crate::media::history::{PASSED_BYTES, Packet, Passed};
 use crate::media::rewriter::Rewrite;
 use crate::packet::extension::{Extension, ExtensionSet};
@@ -19,6 +20,10 @@ const FIXED: usize = 12;
 const BLOCK: usize = FIXED + 4;
 const MID_BYTES: usize = 8;
 const LAYOUT_BYTES: usize = BLOCK + 1 + MID_BYTES + 4 + 3;
+/// What the one-byte form holds.
+const SHORT_BYTES: usize = 16;
+/// Elements in two-byte form: each takes two bytes in front of its value, and has one at least.
+const LONG_BYTES: usize = 2 * (LAYOUT_BYTES - BLOCK + PASSED_BYTES) + 2 + DESCRIPTOR_BYTES;
 const _: () = assert!(LAYOUT_BYTES + PASSED_BYTES + 3 <= HEADER_BYTES);
 
 #[derive(Clone, Debug)]
@@ -79,8 +84,11 @@ impl HeaderLayout {
 
     /// Bytes that [`write`](Self::write) will write for this packet.
     #[inline]
-    pub fn len(&self, passed: &Passed) -> usize {
-        let elements = self.len as usize - BLOCK + self.passed_len(passed);
+    pub fn len(&self, packet: &Packet) -> usize {
+        let mut elements = self.len as usize - BLOCK + self.passed_len(&packet.passed);
+        if packet.descriptor_len != 0 {
+            elements += self.descriptor_len(packet);
+        }
         if elements == 0 { FIXED } else { BLOCK + elements.next_multiple_of(4) }
     }
 
@@ -99,23 +107,38 @@ impl HeaderLayout {
         passed.elements().filter(|element| self.takes(element)).map(<[u8]>::len).sum()
     }
 
+    /// What a packet's dependency descriptor adds to the block.
+    fn descriptor_len(&self, packet: &Packet) -> usize {
+        let len = packet.descriptor_len as usize;
+        if !self.extensions.contains(Extension::DependencyDescriptor) {
+            return 0;
+        }
+        if len <= SHORT_BYTES {
+            return 1 + len;
+        }
+        let passed = packet.passed.elements().filter(|element| self.takes(element));
+        2 + len + elements(&self.bytes[BLOCK..self.len as usize]).count() + passed.count()
+    }
+
     fn takes(&self, element: &[u8]) -> bool {
         Extension::ALL.iter().any(|e| e.router_id() == element[0] >> 4 && self.extensions.contains(*e))
     }
 
-    /// Writes the header of `packet` as `rewrite` says and returns its length; `out` has [`HEADER_BYTES`].
+    /// Writes the header of `packet` with its dependency `descriptor` as `rewrite` says and returns its length; `out` has
+    /// [`HEADER_BYTES`] beyond [`len`](Self::len).
     #[inline]
     pub fn write(
         &self,
         out: &mut [u8],
         packet: &Packet,
+        descriptor: &[u8],
         rewrite: &Rewrite,
         departure: Departure,
         padded: bool,
     ) -> usize {
         let mut end = self.len as usize;
         out[..LAYOUT_BYTES].copy_from_slice(&self.bytes);
-        out[1] |= u8::from(packet.marker) << 7;
+        out[1] |= u8::from(packet.marker | rewrite.end) << 7;
         out[2..4].copy_from_slice(&(rewrite.sequence as u16).to_be_bytes());
         out[4..8].copy_from_slice(&rewrite.timestamp.to_be_bytes());
         if self.abs_send_time_at != 0 {
@@ -128,6 +151,9 @@ impl HeaderLayout {
         }
         if packet.passed.len != 0 {
             end = self.pass(out, end, &packet.passed);
+        }
+        if !descriptor.is_empty() && self.extensions.contains(Extension::DependencyDescriptor) {
+            end = describe(out, end, descriptor);
         }
         if end == BLOCK {
             out[0] = 0x80 | u8::from(padded) << 5;
@@ -155,6 +181,39 @@ impl HeaderLayout {
     }
 }
 
+/// Puts the dependency descriptor behind the elements in `out`, which end at `end`; returns the new end.
+#[inline(never)]
+fn describe(out: &mut [u8], end: usize, descriptor: &[u8]) -> usize {
+    let id = Extension::DependencyDescriptor.router_id();
+    if descriptor.len() <= SHORT_BYTES {
+        out[end] = id << 4 | (descriptor.len() - 1) as u8;
+        out[end + 1..][..descriptor.len()].copy_from_slice(descriptor);
+        return end + 1 + descriptor.len();
+    }
+    let (mut long, mut at) = ([0; LONG_BYTES], 0);
+    let mut push = |id: u8, value: &[u8]| {
+        (long[at], long[at + 1]) = (id, value.len() as u8);
+        long[at + 2..][..value.len()].copy_from_slice(value);
+        at += 2 + value.len();
+    };
+    elements(&out[BLOCK..end]).for_each(|element| push(element[0] >> 4, &element[1..]));
+    push(id, descriptor);
+    out[FIXED..FIXED + 2].copy_from_slice(&[0x10, 0x00]);
+    out[BLOCK..BLOCK + at].copy_from_slice(&long[..at]);
+    BLOCK + at
+}
+
+/// The elements of a block in one-byte form without padding, each with its id byte.
+fn elements(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = block;
+    std::iter::from_fn(move || {
+        let len = 2 + (*rest.first()? & 0x0f) as usize;
+        let (element, behind) = rest.split_at_checked(len)?;
+        rest = behind;
+        Some(element)
+    })
+}
+
 impl Passed {
     /// Adds an element under the router's id; one that does not fit, or is longer than one-byte form holds,
     /// is left out.
@@ -171,13 +230,7 @@ impl Passed {
 
     /// Each element with its id byte.
     fn elements(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.bytes[..self.len as usize];
-        std::iter::from_fn(move || {
-            let len = 2 + (*rest.first()? & 0x0f) as usize;
-            let (element, behind) = rest.split_at_checked(len)?;
-            rest = behind;
-            Some(element)
-        })
+        elements(&self.bytes[..self.len as usize])
     }
 }
 
@@ -193,10 +246,15 @@ mod tests {
     }
 
     fn written(layout: &HeaderLayout, packet: &Packet) -> Vec<u8> {
-        let rewrite = Rewrite { sequence: 0x5_0007, timestamp: 99, picture: 0, tl0: 0 };
-        let mut out = [0xffu8; HEADER_BYTES];
-        let len = layout.write(&mut out, packet, &rewrite, DEPARTURE, false);
-        assert_eq!(len, layout.len(&packet.passed));
+        described(layout, packet, &[])
+    }
+
+    fn described(layout: &HeaderLayout, packet: &Packet, descriptor: &[u8]) -> Vec<u8> {
+        let rewrite = Rewrite { sequence: 0x5_0007, timestamp: 99, picture: 0, tl0: 0, end: false };
+        let packet = Packet { descriptor_len: descriptor.len() as u8, ..*packet };
+        let mut out = [0xffu8; HEADER_BYTES + LONG_BYTES];
+        let len = layout.write(&mut out, &packet, descriptor, &rewrite, DEPARTURE, false);
+        assert_eq!(len, layout.len(&packet));
         out[..len].to_vec()
     }
 
@@ -237,6 +295,37 @@ mod tests {
         let bytes = written(&layout, &Packet::new(1, 2, 3));
         assert_eq!(bytes.len(), 12);
         assert!(elements(&bytes).is_empty());
+    }
+
+    #[test]
+    fn a_descriptor_is_the_last_element_and_a_long_one_takes_the_two_byte_form() {
+        let set: ExtensionSet = [Extension::VideoOrientation, Extension::DependencyDescriptor].into_iter().collect();
+        let sets = [all().with(Extension::VideoOrientation).with(Extension::DependencyDescriptor), set];
+        let mut packet = Packet::new(1, 2, 3);
+        packet.passed.push(Extension::VideoOrientation, &[1]);
+        for set in sets {
+            let layout = HeaderLayout::new(101, Ssrc(1), "42", set);
+            let others = elements(&written(&layout, &packet));
+            for len in [1, 3, SHORT_BYTES, SHORT_BYTES + 1, 110, DESCRIPTOR_BYTES] {
+                let descriptor = vec![0xd5; len];
+                let bytes = described(&layout, &packet, &descriptor);
+                let mut expected = others.clone();
+                expected.push((Extension::DependencyDescriptor.router_id(), descriptor));
+                assert_eq!(elements(&bytes), expected, "{len} bytes");
+                assert_eq!(bytes[12..14] == [0x10, 0x00], len > SHORT_BYTES);
+            }
+        }
+        let without = HeaderLayout::new(101, Ssrc(1), "42", all());
+        assert_eq!(described(&without, &packet, &[0; 110]), written(&without, &packet));
+    }
+
+    #[test]
+    fn the_last_packet_of_a_receivers_picture_has_the_marker() {
+        let layout = HeaderLayout::new(101, Ssrc(1), "0", ExtensionSet::default());
+        let rewrite = Rewrite { sequence: 7, timestamp: 99, picture: 0, tl0: 0, end: true };
+        let mut out = [0; HEADER_BYTES];
+        layout.write(&mut out, &Packet::new(1, 2, 3), &[], &rewrite, DEPARTURE, false);
+        assert!(RtpHeader::parse(&out).unwrap().marker);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! stands here.
 
 use crate::limits::DATAGRAM_BYTES;
+use crate::packet::codec::layers::LayerSet;
 use crate::packet::codec::vp8::Vp8Descriptor;
 use crate::packet::extension::ExtensionSet;
 
@@ -41,8 +42,16 @@ pub struct Packet {
     pub marker: bool,
     pub key_frame: bool,
     pub start_of_frame: bool,
+    /// Ends what one spatial layer has of a picture.
+    pub end_of_frame: bool,
     pub spatial: u8,
     pub temporal: u8,
+    /// Whose receivers need it, and who of them can go on from here (layers within one stream).
+    pub targets: LayerSet,
+    pub switches: LayerSet,
+    /// Its dependency descriptor stands so many bytes in front of the payload; length 0: it has none.
+    pub descriptor_back: u16,
+    pub descriptor_len: u8,
     /// A receiver of lower temporal layers may step up here (VP8: the Y bit).
     pub layer_sync: bool,
     pub vp8: Option<Vp8Descriptor>,
@@ -107,8 +116,9 @@ impl History {
             return None;
         }
         let packet = &self.packets[(number.0 % self.bound as u64) as usize];
-        // One datagram of margin: the slot at the head may be written before it is committed.
-        let kept = self.bytes.len() as u64 - DATAGRAM_BYTES as u64;
+        // The slot at the head may be written before it is committed, and the packet's own header is in front of its
+        // payload: a datagram of margin for each.
+        let kept = self.bytes.len() as u64 - 2 * DATAGRAM_BYTES as u64;
         (self.head - packet.position <= kept).then_some(packet)
     }
 
@@ -116,6 +126,16 @@ impl History {
     #[inline]
     pub fn payload(&self, packet: &Packet) -> &[u8] {
         &self.bytes[packet.at as usize..][..packet.payload_len as usize]
+    }
+
+    /// The dependency descriptor as it came, empty where there is none. It stands in the packet's own header, which the slot
+    /// keeps in front of the payload. Only for a packet that [`packet`](Self::packet) just gave.
+    #[inline]
+    pub fn descriptor(&self, packet: &Packet) -> &[u8] {
+        if packet.descriptor_len == 0 {
+            return &[];
+        }
+        &self.bytes[packet.at as usize - packet.descriptor_back as usize..][..packet.descriptor_len as usize]
     }
 }
 
@@ -130,8 +150,13 @@ impl Packet {
             marker: false,
             key_frame: false,
             start_of_frame: false,
+            end_of_frame: false,
             spatial: 0,
             temporal: 0,
+            targets: LayerSet::ALL,
+            switches: LayerSet::NONE,
+            descriptor_back: 0,
+            descriptor_len: 0,
             layer_sync: false,
             vp8: None,
             passed: Passed::default(),
@@ -186,7 +211,7 @@ mod tests {
                 found += 1;
             }
         }
-        assert!((15..20).contains(&found), "{found} of the newest packets are kept");
+        assert!((14..20).contains(&found), "{found} of the newest packets are kept");
         assert!(history.packet(*numbers.last().unwrap()).is_some());
     }
 
@@ -196,6 +221,25 @@ mod tests {
         let numbers: Vec<_> = (0..20u8).map(|fill| put(&mut history, fill, 10)).collect();
         let kept = numbers.iter().filter(|number| history.packet(**number).is_some()).count();
         assert_eq!(kept, 8);
+    }
+
+    #[test]
+    fn a_descriptor_is_read_where_it_stood_in_the_header_as_long_as_the_packet_is_there() {
+        let mut history = History::new(20_000, 1000);
+        let numbers: Vec<_> = (0..200u8)
+            .map(|fill| {
+                history.slot()[20..23].fill(fill);
+                let packet = Packet { descriptor_back: 20, descriptor_len: 3, ..Packet::new(0, 0, 1000) };
+                history.commit(40, packet)
+            })
+            .collect();
+        history.slot().fill(0xee);
+        let found = numbers.iter().enumerate().filter_map(|(fill, number)| Some((fill, history.packet(*number)?)));
+        let read: Vec<_> = found.map(|(fill, packet)| (fill as u8, history.descriptor(packet))).collect();
+        assert!(read.len() > 10);
+        assert!(read.iter().all(|(fill, descriptor)| *descriptor == [*fill; 3]), "{read:?}");
+        let bare = put(&mut history, 1, 10);
+        assert!(history.descriptor(history.packet(bare).unwrap()).is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod key_frame;
 pub mod nack;
 pub mod report;
 pub mod rewriter;
+pub mod scalable;
 pub mod selector;
 pub mod spec;
 pub mod timeline;

@@ -44,7 +44,12 @@ struct Segment {
     timestamp: u32,
     picture: u16,
     tl0: u8,
+    /// The spatial layer within the stream whose frames are the last of each picture.
+    top: u8,
 }
+
+/// [`Segment::top`] of a stream of which every packet is sent: its own markers say where a picture ends.
+pub const NO_TOP: u8 = u8::MAX;
 
 /// What a packet becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub struct Rewrite {
     /// To be added to the payload descriptor's picture id (15 bits) and TL0PICIDX; `(0, 0)` leaves it alone.
     pub picture: u16,
     pub tl0: u8,
+    /// The last packet of the picture as this receiver gets it: it carries the marker.
+    pub end: bool,
 }
 
 /// A packet that is left out either closes the ranks or, when later ones were sent already, leaves a hole
@@ -71,7 +78,7 @@ impl Rewriter {
     /// first packets does not take a wrap for a start (RFC 3711 section 3.3.1).
     pub fn new(first: u16) -> Self {
         Rewriter {
-            current: Segment { first_in: u64::MAX, sequence: 0, timestamp: 0, picture: 0, tl0: 0 },
+            current: Segment { first_in: u64::MAX, sequence: 0, timestamp: 0, picture: 0, tl0: 0, top: NO_TOP },
             older: VecDeque::new(),
             next_in: 0,
             highest_out: u64::from(first & 0x7fff),
@@ -97,8 +104,9 @@ impl Rewriter {
     }
 
     /// From `packet` on, the source is another (a first one, another layer, the same after a pause): its
-    /// numbers go on behind the last ones sent. `timestamp` is the distance to add to its timestamps.
-    pub fn switch(&mut self, packet: &Packet, timestamp: u32) {
+    /// numbers go on behind the last ones sent. `timestamp` is the distance to add to its timestamps, `top` the spatial layer
+    /// within the stream that ends its pictures, or [`NO_TOP`].
+    pub fn switch(&mut self, packet: &Packet, timestamp: u32, top: u8) {
         self.older.clear();
         self.skipped_picture = None;
         let (picture, tl0) = match (packet.vp8, self.started) {
@@ -114,9 +122,21 @@ impl Rewriter {
             timestamp,
             picture,
             tl0,
+            top,
         };
         self.next_in = packet.sequence;
         self.started = true;
+    }
+
+    /// From `packet` on, which is newer than any before, pictures end with another spatial layer of the stream.
+    pub fn turn(&mut self, packet: &Packet, top: u8) {
+        let next = Segment { first_in: packet.sequence, top, ..self.current };
+        self.advance(packet.sequence, next);
+    }
+
+    /// Whether a later packet than this one has been sent or left out.
+    pub fn is_behind(&self, packet: &Packet) -> bool {
+        packet.sequence < self.next_in
     }
 
     /// The packet is sent. `None`: it is older than the last switch, or than what is remembered.
@@ -154,14 +174,19 @@ impl Rewriter {
             self.skipped_picture = Some(picture);
             next.picture = next.picture.wrapping_sub(1) & 0x7fff;
         }
-        if self.current.first_in < packet.sequence {
+        self.advance(packet.sequence, next);
+        Skipped::Closed
+    }
+
+    /// Another segment begins at or behind this packet.
+    fn advance(&mut self, sequence: u64, next: Segment) {
+        if self.current.first_in < sequence {
             if self.older.len() == REWRITE_SEGMENTS {
                 self.older.pop_front();
             }
             self.older.push_back(self.current);
         }
         self.current = next;
-        Skipped::Closed
     }
 
     /// Which source packet was sent under this number since the last switch.
@@ -222,6 +247,7 @@ impl Segment {
             timestamp: packet.timestamp.wrapping_add(self.timestamp),
             picture: self.picture,
             tl0: self.tl0,
+            end: packet.end_of_frame && packet.spatial == self.top,
         }
     }
 }
@@ -243,7 +269,7 @@ mod tests {
 
     fn started(at: u64) -> Rewriter {
         let mut rewriter = Rewriter::new(100);
-        rewriter.switch(&packet(at), 0);
+        rewriter.switch(&packet(at), 0, NO_TOP);
         rewriter
     }
 
@@ -256,7 +282,7 @@ mod tests {
         let mut rewriter = started(5000);
         assert_eq!(sent(&mut rewriter, &packet(5000)), 101);
         assert_eq!(sent(&mut rewriter, &packet(5001)), 102);
-        rewriter.switch(&packet(90), 7);
+        rewriter.switch(&packet(90), 7, NO_TOP);
         let rewrite = rewriter.accept(&packet(90)).unwrap();
         assert_eq!((rewrite.sequence as u16, rewrite.timestamp), (103, 90 * 3000 + 7));
     }
@@ -281,7 +307,7 @@ mod tests {
     #[test]
     fn packets_left_out_close_the_ranks_in_sequence_and_picture() {
         let mut rewriter = Rewriter::new(100);
-        rewriter.switch(&picture(10, 7, 1), 0);
+        rewriter.switch(&picture(10, 7, 1), 0, NO_TOP);
         rewriter.accept(&picture(10, 7, 1)).unwrap();
         assert_eq!(rewriter.skip(&picture(11, 8, 1)), Skipped::Closed);
         assert_eq!(rewriter.skip(&picture(12, 8, 1)), Skipped::Closed);
@@ -334,7 +360,7 @@ mod tests {
     fn nothing_from_before_a_switch_is_found_again() {
         let mut rewriter = started(10);
         sent(&mut rewriter, &packet(10));
-        rewriter.switch(&packet(70), 0);
+        rewriter.switch(&packet(70), 0, NO_TOP);
         sent(&mut rewriter, &packet(70));
         assert_eq!(rewriter.source_of(101), None);
         assert_eq!(rewriter.source_of(102), Some(70));
@@ -343,12 +369,28 @@ mod tests {
     #[test]
     fn picture_numbers_go_on_over_a_switch_and_stay_in_15_bits() {
         let mut rewriter = Rewriter::new(0);
-        rewriter.switch(&picture(10, 0x7fff, 255), 0);
+        rewriter.switch(&picture(10, 0x7fff, 255), 0, NO_TOP);
         rewriter.accept(&picture(10, 0x7fff, 255)).unwrap();
-        rewriter.switch(&picture(500, 40, 9), 0);
+        rewriter.switch(&picture(500, 40, 9), 0, NO_TOP);
         let rewrite = rewriter.accept(&picture(500, 40, 9)).unwrap();
         assert_eq!((40 + rewrite.picture) & 0x7fff, 0);
         assert_eq!(9u8.wrapping_add(rewrite.tl0), 0);
+    }
+
+    #[test]
+    fn a_picture_ends_with_the_layer_that_was_the_highest_when_it_was_sent() {
+        let ends = |sequence, spatial| Packet { end_of_frame: true, spatial, ..packet(sequence) };
+        let mut rewriter = Rewriter::new(100);
+        rewriter.switch(&packet(10), 0, 1);
+        assert!(!rewriter.accept(&ends(10, 0)).unwrap().end);
+        assert!(rewriter.accept(&ends(11, 1)).unwrap().end);
+        rewriter.skip(&ends(12, 2));
+        rewriter.turn(&packet(13), 0);
+        let rewrite = rewriter.accept(&ends(13, 0)).unwrap();
+        assert_eq!((rewrite.sequence as u16, rewrite.end), (103, true));
+        assert_eq!(rewriter.source_of(102), Some(11));
+        assert!(rewriter.again(&ends(11, 1)).unwrap().end, "and the same when it is sent again");
+        assert!(!rewriter.again(&ends(10, 0)).unwrap().end);
     }
 
     #[test]

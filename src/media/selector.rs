@@ -1,9 +1,13 @@
 //! Which of a producer's layers one consumer gets, and where it may change over.
 //!
+//! A producer's spatial layers are streams of their own (simulcast), or all in one stream (SVC). Wish, choice and reason are
+//! the same for both; only what a packet is to its receiver is not.
+//!
 //! Choosing a layer (wish, bandwidth, what arrives) happens on events; `accept` runs for each packet and only
 //! compares. Spatial layers change at the first packet of a key frame, temporal layers of VP8 at a frame that
 //! refers to none above its own (the Y bit, RFC 7741 section 4.2), and both only at the start of a frame, so
-//! that a receiver never gets part of one. It knows nothing of sequence numbers; the rewriter does.
+//! that a receiver never gets part of one. Within one stream every frame says who can go on from it
+//! ([`LayerSet`](crate::packet::codec::layers::LayerSet)). It knows nothing of sequence numbers; the rewriter does.
 
 use crate::discard::Discard;
 use crate::media::history::Packet;
@@ -25,6 +29,8 @@ pub struct Selector {
     needs_key_frame: bool,
     /// The highest temporal layer that the source declares.
     temporal_top: u8,
+    /// All layers are in one stream.
+    layered: bool,
 }
 
 /// What becomes of a packet.
@@ -33,6 +39,8 @@ pub enum Choice {
     Forward,
     /// Forwarded, and the first of its layer: numbering starts anew here.
     SwitchAndForward,
+    /// Forwarded, and from here on another spatial layer of the same stream is the highest.
+    TurnAndForward,
     /// Left out, and the packets behind it move up.
     LeaveOut,
     Refuse(Discard),
@@ -42,8 +50,8 @@ pub enum Choice {
 const ALL_TEMPORAL: u8 = u8::MAX;
 
 impl Selector {
-    /// For a source that declares temporal layers up to `temporal_top`.
-    pub fn new(needs_key_frame: bool, preferred: Option<Layers>, temporal_top: u8) -> Self {
+    /// For a source that declares temporal layers up to `temporal_top`; `layered` if all its layers are in one stream.
+    pub fn new(needs_key_frame: bool, preferred: Option<Layers>, temporal_top: u8, layered: bool) -> Self {
         Selector {
             current: None,
             target: None,
@@ -53,6 +61,7 @@ impl Selector {
             allowed: None,
             needs_key_frame,
             temporal_top,
+            layered,
         }
     }
 
@@ -62,6 +71,20 @@ impl Selector {
 
     pub fn target(&self) -> Option<u8> {
         self.target
+    }
+
+    /// Which of the producer's streams flows.
+    pub fn flowing(&self) -> Option<u8> {
+        if self.layered { self.current.map(|_| 0) } else { self.current }
+    }
+
+    /// Which of the producer's streams shall flow.
+    pub fn wanted(&self) -> Option<u8> {
+        if self.layered { self.target.map(|_| 0) } else { self.target }
+    }
+
+    pub fn is_layered(&self) -> bool {
+        self.layered
     }
 
     pub fn preferred(&self) -> Option<Layers> {
@@ -107,6 +130,9 @@ impl Selector {
             Some(Some(layers)) if self.target == Some(layers.spatial) => layers.temporal.min(temporal_wish),
             _ => temporal_wish,
         };
+        if self.layered {
+            self.temporal_target = self.temporal_target.min(self.temporal_top);
+        }
         if self.current.is_none() {
             self.temporal = self.temporal_target;
         }
@@ -118,9 +144,9 @@ impl Selector {
         self.current = None;
     }
 
-    /// Whether packets of `layer` are of any use.
-    pub fn follows(&self, layer: u8) -> bool {
-        self.current == Some(layer) || self.target == Some(layer)
+    /// Whether packets of this stream of the producer are of any use.
+    pub fn follows(&self, stream: u8) -> bool {
+        self.flowing() == Some(stream) || self.wanted() == Some(stream)
     }
 
     #[inline]
@@ -139,6 +165,52 @@ impl Selector {
         }
         self.current = Some(layer);
         self.temporal = self.temporal_target;
+        Choice::SwitchAndForward
+    }
+
+    /// The same where all layers are in one stream. `is_behind`: later packets have gone before this one, so that only a new
+    /// start can begin with it.
+    #[inline]
+    pub fn accept_layered(&mut self, packet: &Packet, is_behind: bool) -> Choice {
+        let Some(current) = self.current else {
+            if self.target.is_none() {
+                return Choice::Refuse(Discard::OtherLayer);
+            }
+            return if self.may_start(packet) { self.start() } else { Choice::Refuse(Discard::AwaitingKeyFrame) };
+        };
+        let mut choice = Choice::Forward;
+        if packet.start_of_frame && (self.target != Some(current) || self.temporal_target != self.temporal) {
+            choice = self.turn(current, packet, is_behind);
+        }
+        let flows = self.current.is_some_and(|spatial| packet.targets.contains(spatial, self.temporal));
+        if flows { choice } else { Choice::LeaveOut }
+    }
+
+    /// Changes over where the frame says that who has it can go on with the other layers from it: a frame that this
+    /// receiver gets anyway, or one that refers to none.
+    fn turn(&mut self, current: u8, packet: &Packet, is_behind: bool) -> Choice {
+        let Some(target) = self.target else { return Choice::Forward };
+        if is_behind {
+            return if target != current && self.may_start(packet) { self.start() } else { Choice::Forward };
+        }
+        if !packet.switches.contains(target, self.temporal_target) {
+            return Choice::Forward;
+        }
+        if !packet.targets.contains(current, self.temporal) {
+            // Its own picture may have ended with the layer below already.
+            return if self.may_start(packet) { self.start() } else { Choice::Forward };
+        }
+        (self.current, self.temporal) = (Some(target), self.temporal_target);
+        if target == current { Choice::Forward } else { Choice::TurnAndForward }
+    }
+
+    fn may_start(&self, packet: &Packet) -> bool {
+        let is_for_target = self.target.is_some_and(|target| packet.switches.contains(target, self.temporal_target));
+        packet.key_frame && packet.start_of_frame && is_for_target
+    }
+
+    fn start(&mut self) -> Choice {
+        (self.current, self.temporal) = (self.target, self.temporal_target);
         Choice::SwitchAndForward
     }
 
@@ -191,6 +263,7 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::codec::layers::LayerSet;
 
     fn key(start: bool) -> Packet {
         Packet { key_frame: true, start_of_frame: start, ..Packet::new(1, 0, 10) }
@@ -205,7 +278,7 @@ mod tests {
     }
 
     fn flowing(layer: u8) -> Selector {
-        let mut selector = Selector::new(true, None, 2);
+        let mut selector = Selector::new(true, None, 2, false);
         selector.choose(3, 1 << layer);
         assert_eq!(selector.accept(layer, &key(true)), Choice::SwitchAndForward);
         selector
@@ -214,7 +287,7 @@ mod tests {
     #[test]
     fn the_best_layer_that_arrives_is_chosen() {
         for (alive, expected) in [(0b111, 2), (0b011, 1), (0b001, 0), (0b100, 2), (0b000, 2)] {
-            let mut selector = Selector::new(true, None, 2);
+            let mut selector = Selector::new(true, None, 2, false);
             selector.choose(3, alive);
             assert_eq!(selector.target(), Some(expected), "alive {alive:#05b}");
         }
@@ -223,7 +296,7 @@ mod tests {
     #[test]
     fn a_wish_is_a_cap_and_falls_back_to_what_arrives() {
         for (alive, expected) in [(0b111, 1), (0b101, 0), (0b100, 2)] {
-            let mut selector = Selector::new(true, Some(layers(1, 2)), 2);
+            let mut selector = Selector::new(true, Some(layers(1, 2)), 2, false);
             selector.choose(3, alive);
             assert_eq!(selector.target(), Some(expected), "alive {alive:#05b}");
         }
@@ -231,7 +304,7 @@ mod tests {
 
     #[test]
     fn video_starts_with_the_first_packet_of_a_key_frame() {
-        let mut selector = Selector::new(true, None, 2);
+        let mut selector = Selector::new(true, None, 2, false);
         selector.choose(1, 1);
         assert_eq!(selector.accept(0, &frame(0, false)), Choice::Refuse(Discard::AwaitingKeyFrame));
         assert_eq!(selector.accept(0, &key(false)), Choice::Refuse(Discard::AwaitingKeyFrame));
@@ -241,7 +314,7 @@ mod tests {
 
     #[test]
     fn audio_starts_anywhere() {
-        let mut selector = Selector::new(false, None, 2);
+        let mut selector = Selector::new(false, None, 2, false);
         selector.choose(1, 1);
         assert_eq!(selector.accept(0, &Packet::new(1, 0, 10)), Choice::SwitchAndForward);
     }
@@ -284,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_reason_says_what_holds_a_picture_back() {
-        let mut selector = Selector::new(true, None, 2);
+        let mut selector = Selector::new(true, None, 2, false);
         selector.choose(3, 0b111);
         assert_eq!(selector.reason(3, 0b111), Reason::NoKeyFrame);
         assert_eq!(selector.reason(3, 0), Reason::LayerInactive);
@@ -315,7 +388,7 @@ mod tests {
             (2, 1, Reason::Bandwidth, Reason::Preferred),
             (3, 2, Reason::Full, Reason::Full),
         ] {
-            let mut selector = Selector::new(true, None, top);
+            let mut selector = Selector::new(true, None, top, false);
             selector.allow(Some(Some(layers(0, cap))));
             selector.choose(1, 1);
             selector.accept(0, &key(true));
@@ -333,5 +406,116 @@ mod tests {
         assert!(selector.choose(3, 0b111));
         assert_eq!(selector.target(), None);
         assert_eq!(selector.reason(3, 0b111), Reason::Bandwidth);
+    }
+
+    /// A packet of a frame of these layers in a stream of three by three, of which upper spatial layers refer to lower ones in
+    /// every picture (`nested`), or in key pictures only.
+    fn within(spatial: u8, temporal: u8, is_key: bool, nested: bool) -> Packet {
+        let is_for = |s: u8, t: u8| t >= temporal && (s == spatial || (s > spatial && (nested || is_key)));
+        Packet {
+            key_frame: is_key && spatial == 0,
+            start_of_frame: true,
+            spatial,
+            temporal,
+            targets: LayerSet::of(is_for),
+            switches: LayerSet::of(|s, t| is_for(s, t) && (is_key || (s == spatial && temporal == 0))),
+            ..Packet::new(1, 0, 10)
+        }
+    }
+
+    /// Which spatial layers of a picture are forwarded.
+    fn picture(selector: &mut Selector, temporal: u8, is_key: bool, nested: bool) -> Vec<u8> {
+        let forwards = |spatial: &u8| {
+            !matches!(
+                selector.accept_layered(&within(*spatial, temporal, is_key, nested), false),
+                Choice::LeaveOut | Choice::Refuse(_)
+            )
+        };
+        (0..3).filter(forwards).collect()
+    }
+
+    fn layered(wish: Layers) -> Selector {
+        let mut selector = Selector::new(true, Some(wish), 2, true);
+        selector.choose(3, 0);
+        selector
+    }
+
+    #[test]
+    fn of_one_stream_a_receiver_gets_its_layer_and_what_that_refers_to() {
+        for (nested, delta) in [(true, vec![0, 1]), (false, vec![1])] {
+            let mut selector = layered(layers(1, 1));
+            assert!(picture(&mut selector, 0, false, nested).is_empty(), "a decoder cannot start here");
+            assert_eq!(picture(&mut selector, 0, true, nested), [0, 1]);
+            assert!(picture(&mut selector, 2, false, nested).is_empty());
+            assert_eq!(picture(&mut selector, 1, false, nested), delta);
+            assert_eq!(selector.current(), Some(1));
+        }
+    }
+
+    #[test]
+    fn a_larger_picture_of_one_stream_begins_at_a_key_picture() {
+        for nested in [true, false] {
+            let mut selector = layered(layers(0, 2));
+            picture(&mut selector, 0, true, nested);
+            selector.prefer(layers(2, 2));
+            assert!(selector.choose(3, 0b111));
+            assert_eq!(picture(&mut selector, 0, false, nested), [0]);
+            assert_eq!(picture(&mut selector, 0, true, nested), [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn a_smaller_picture_of_one_stream_begins_at_a_base_frame_if_it_was_there_all_along() {
+        for (nested, next) in [(true, vec![0]), (false, vec![2])] {
+            let mut selector = layered(layers(2, 2));
+            picture(&mut selector, 0, true, nested);
+            selector.prefer(layers(0, 2));
+            selector.choose(3, 0b111);
+            assert_eq!(picture(&mut selector, 1, false, nested).last(), Some(&2));
+            assert_eq!(picture(&mut selector, 0, false, nested), next);
+            assert_eq!(picture(&mut selector, 0, true, nested), [0]);
+        }
+    }
+
+    #[test]
+    fn fewer_and_more_frames_of_one_stream_begin_at_a_base_frame() {
+        let mut selector = layered(layers(2, 2));
+        picture(&mut selector, 0, true, false);
+        for (wish, before, after) in [(0, vec![2], vec![]), (2, vec![], vec![2])] {
+            selector.prefer(layers(2, wish));
+            selector.choose(3, 0b111);
+            assert_eq!(picture(&mut selector, 2, false, false), before);
+            assert_eq!(picture(&mut selector, 0, false, false), [2]);
+            assert_eq!(picture(&mut selector, 2, false, false), after);
+        }
+    }
+
+    #[test]
+    fn where_the_start_of_a_key_picture_comes_late_the_stream_begins_anew_with_it() {
+        let mut selector = layered(layers(0, 2));
+        picture(&mut selector, 0, true, false);
+        selector.prefer(layers(2, 2));
+        selector.choose(3, 0b111);
+        assert_eq!(selector.accept_layered(&within(0, 0, false, false), true), Choice::Forward);
+        assert_eq!(selector.accept_layered(&within(0, 0, true, false), true), Choice::SwitchAndForward);
+        assert_eq!(selector.current(), Some(2));
+    }
+
+    #[test]
+    fn of_independent_pictures_in_one_stream_each_begins_at_its_own_key_frame() {
+        let alone = |spatial: u8, is_key: bool| Packet {
+            key_frame: is_key,
+            targets: LayerSet::of(|s, _| s == spatial),
+            switches: LayerSet::of(|s, _| s == spatial && is_key),
+            ..within(spatial, 0, is_key, false)
+        };
+        let mut selector = layered(layers(1, 2));
+        assert_eq!(selector.accept_layered(&alone(0, true), false), Choice::Refuse(Discard::AwaitingKeyFrame));
+        assert_eq!(selector.accept_layered(&alone(1, true), false), Choice::SwitchAndForward);
+        assert_eq!(selector.accept_layered(&alone(0, false), false), Choice::LeaveOut);
+        selector.prefer(layers(0, 2));
+        selector.choose(3, 0b111);
+        assert_eq!(selector.accept_layered(&alone(0, false), false), Choice::LeaveOut);
+        assert_eq!(selector.accept_layered(&alone(0, true), false), Choice::SwitchAndForward);
     }
 }

@@ -144,7 +144,7 @@ impl Shard {
         let keys = transport.keys.as_mut()?;
         let estimator = transport.estimator.as_mut()?;
         let wanted = estimator.padding(now)?;
-        let size = rtx.header.len(&Default::default()) + PROBE_PADDING + keys.profile.rtp_overhead();
+        let size = rtx.header.len(&Packet::new(0, 0, 0)) + PROBE_PADDING + keys.profile.rtp_overhead();
         let count = wanted.div_ceil(size).clamp(1, PROBE_PACKETS.min(RUN_BYTES / size));
         let slot = outbox.reserve(destination, count * size)?;
         let abs_send_time = self.clock.abs_send_time(now);
@@ -158,8 +158,8 @@ impl Shard {
             let departure = Departure { abs_send_time, transport_sequence: transport.transport_sequence as u16 };
             estimator.sent(SeqNo(transport.transport_sequence as u16), size, now);
             transport.transport_sequence += 1;
-            let rewrite = Rewrite { sequence: rtx.sequence, timestamp, picture: 0, tl0: 0 };
-            let header_len = rtx.header.write(out, &Packet::new(0, 0, 0), &rewrite, departure, true);
+            let rewrite = Rewrite { sequence: rtx.sequence, timestamp, picture: 0, tl0: 0, end: false };
+            let header_len = rtx.header.write(out, &Packet::new(0, 0, 0), &[], &rewrite, departure, true);
             keys.outbound.seal_rtp(out, header_len, &[], &padding, rtx.ssrc, rtx.sequence);
         }
         outbox.commit(count * size, size);

@@ -12,7 +12,7 @@ use crate::media::allocation::Grant;
 use crate::media::header::HeaderLayout;
 use crate::media::history::Packet;
 use crate::media::report::Transmission;
-use crate::media::rewriter::{Rewrite, Rewriter, Skipped};
+use crate::media::rewriter::{NO_TOP, Rewrite, Rewriter, Skipped};
 use crate::media::selector::{Choice, Selector};
 use crate::media::spec::{ConsumerSpec, Feedback, Kind, Layers, Reason};
 use crate::shard::producer::Producer;
@@ -94,7 +94,12 @@ impl Consumer {
         Consumer {
             transport,
             producer: producer_key,
-            selector: Selector::new(producer.needs_key_frame(), spec.preferred, producer.offer.declared().temporal),
+            selector: Selector::new(
+                producer.needs_key_frame(),
+                spec.preferred,
+                producer.offer.declared().temporal,
+                producer.is_layered(),
+            ),
             rewriter: Rewriter::new(first_sequence),
             header: HeaderLayout::new(spec.payload_type, spec.ssrc, &spec.mid, spec.extensions),
             ssrc: spec.ssrc,
@@ -128,9 +133,14 @@ impl Consumer {
     /// Decides about one packet of `layer`. `producer` is only looked at where a layer begins.
     #[inline]
     pub fn accept(&mut self, layer: u8, packet: &Packet, producer: &Producer) -> Verdict {
-        match self.selector.accept(layer, packet) {
+        let choice = match self.selector.is_layered() {
+            true => self.selector.accept_layered(packet, self.rewriter.is_behind(packet)),
+            false => self.selector.accept(layer, packet),
+        };
+        match choice {
             Choice::Forward => {}
             Choice::SwitchAndForward => self.begin(layer, packet, producer),
+            Choice::TurnAndForward => self.rewriter.turn(packet, self.top()),
             Choice::LeaveOut => {
                 return match self.rewriter.skip(packet) {
                     Skipped::Closed => Verdict::Discard(Discard::TemporalLayer),
@@ -159,7 +169,12 @@ impl Consumer {
             }
         }
         self.timestamp_layer = Some(layer);
-        self.rewriter.switch(packet, distance);
+        self.rewriter.switch(packet, distance, self.top());
+    }
+
+    /// The spatial layer within the stream that this receiver's pictures end with.
+    fn top(&self) -> u8 {
+        self.selector.current().filter(|_| self.selector.is_layered()).unwrap_or(NO_TOP)
     }
 
     /// The layers that flow, as the client is told; a sound has none.

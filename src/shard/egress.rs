@@ -198,7 +198,7 @@ impl Shard {
                 }
             };
             let payload = if is_filler { 1 } else { packet.payload_len as usize };
-            let size = consumer.header.len(&packet.passed) + payload + overhead;
+            let size = consumer.header.len(packet) + payload + overhead;
             if size > DATAGRAM_BYTES {
                 self.discards.count(Discard::Oversized);
                 continue;
@@ -354,7 +354,8 @@ fn write_one(
     history: &History,
 ) -> usize {
     let padding = target - outgoing.size as usize + usize::from(outgoing.is_filler);
-    let header_len = consumer.header.write(out, packet, &outgoing.rewrite, departure, padding > 0);
+    let descriptor = history.descriptor(packet);
+    let header_len = consumer.header.write(out, packet, descriptor, &outgoing.rewrite, departure, padding > 0);
     let payload: &[u8] = if outgoing.is_filler { &[] } else { history.payload(packet) };
     let mut zeros = [0; PADDING_BYTES];
     let padding = pad(&mut zeros, padding);
@@ -401,7 +402,7 @@ mod tests {
 
     /// A run whose packets have these sizes, the first of them the packet of this index.
     fn run(consumer: Key<Consumer>, first: u32, sizes: &[u16]) -> Vec<Outgoing> {
-        let rewrite = Rewrite { sequence: 0, timestamp: 0, picture: 0, tl0: 0 };
+        let rewrite = Rewrite { sequence: 0, timestamp: 0, picture: 0, tl0: 0, end: false };
         let mut run: Vec<_> = (first..)
             .zip(sizes)
             .map(|(packet, size)| {

@@ -1,8 +1,8 @@
 //! Body of the fuzz target of a whole shard: what anybody could send, what only an authenticated peer could, commands
 //! and the passing of time, in any order.
 //!
-//! The bytes are a script of short records. A connected sender (three layers of VP8, and Opus) and a connected receiver
-//! of both exist from the start, and the script's packets are sealed with their keys, so that everything behind the
+//! The bytes are a script of short records. A connected sender (three layers of VP8, Opus, and three layers in one stream of
+//! VP9 with dependency descriptors) and a connected receiver of all exist from the start, and the script's packets are sealed with their keys, so that everything behind the
 //! authentication is reached. `fuzz/` calls it under libFuzzer, `tests/fuzz_shard.rs` with damaged real packets in every
 //! test run.
 
@@ -35,8 +35,17 @@ const RECORDS: u8 = 7;
 /// With this bit the length counts in eights.
 pub const LONG: u8 = 0x80;
 
-/// SSRC of the video consumer; its retransmissions have the next one, the audio consumer the one behind that.
+/// SSRC of the consumer of VP8; its retransmissions have the next one, the audio consumer the one behind that, and the
+/// consumer of VP9 the one two behind.
 pub const CONSUMER_SSRC: u32 = 1_000_000;
+pub const LAYERED_CONSUMER_SSRC: u32 = CONSUMER_SSRC + 4;
+
+/// The sender's id of the dependency descriptor, and its payload type of VP9.
+pub const DESCRIPTOR: u8 = 12;
+pub const VP9: u8 = 98;
+
+/// Producers, each with a consumer of the same id.
+const STREAMS: u64 = 3;
 
 /// Datagrams that one record may cause: its resends, everything staged, each pending packet for each consumer.
 const DATAGRAMS_PER_RECORD: usize = limits::RESENDS_PER_TICK + 1_024;
@@ -58,7 +67,7 @@ pub fn shard(script: &[u8]) -> (usize, usize) {
         rest = next;
     }
     world.play(TIME, &[255]);
-    let resent = |(ssrc, _): &&(u32, u16)| *ssrc == CONSUMER_SSRC + 1;
+    let resent = |(ssrc, _): &&(u32, u16)| [CONSUMER_SSRC + 1, LAYERED_CONSUMER_SSRC + 1].contains(ssrc);
     let resent = world.left.iter().filter(resent).count();
     (world.left.len() - resent, resent)
 }
@@ -113,12 +122,12 @@ impl World {
         shard.handle_command(now, Command::OpenRoom { room: RoomId(1), settings });
         let sender = connect(&mut shard, now, 1, Direction::Send, SENDER);
         let receiver = connect(&mut shard, now, 2, Direction::Recv, RECEIVER);
-        for spec in [video(), audio()] {
+        for spec in [video(), audio(), layered()] {
             let produce = Command::Produce { token: Token(1), transport: TransportId(1), producer: Box::new(spec) };
             shard.handle_command(now, produce);
         }
-        for kind in [Kind::Video, Kind::Audio] {
-            let consumer = Box::new(consumer(kind));
+        for id in 1..=STREAMS {
+            let consumer = Box::new(consumer(id));
             shard.handle_command(now, Command::Consume { token: Token(1), transport: TransportId(2), consumer });
         }
         while let Some(event) = shard.poll_event() {
@@ -184,8 +193,8 @@ impl World {
     fn command(&mut self, content: &[u8]) {
         let byte = |at: usize| content.get(at).copied().unwrap_or(0);
         let token = Token(7);
-        let producer = ProducerId(1 + u64::from(byte(1) & 1));
-        let consumer = ConsumerId(1 + u64::from(byte(1) & 1));
+        let producer = ProducerId(1 + u64::from(byte(1)) % STREAMS);
+        let consumer = ConsumerId(1 + u64::from(byte(1)) % STREAMS);
         let command = match byte(0) % 9 {
             0 => Command::PauseProducer { token, producer },
             1 => Command::ResumeProducer { token, producer },
@@ -274,6 +283,7 @@ fn extensions() -> ExtensionMap {
         (13, Extension::VideoOrientation),
         (14, Extension::TransmissionOffset),
         (5, Extension::PlayoutDelay),
+        (DESCRIPTOR, Extension::DependencyDescriptor),
     ] {
         map.insert(id, extension);
     }
@@ -324,18 +334,31 @@ fn audio() -> ProducerSpec {
     }
 }
 
-fn consumer(kind: Kind) -> ConsumerSpec {
-    let is_video = kind == Kind::Video;
-    let id = if is_video { 1 } else { 2 };
+fn layered() -> ProducerSpec {
+    ProducerSpec {
+        id: ProducerId(3),
+        codec: Codec::Vp9,
+        mid: Some("2".into()),
+        payload_type: VP9,
+        rtx_payload_type: Some(VP9 + 1),
+        encodings: vec![EncodingSpec { spatial_layers: 3, temporal_layers: 3, ..EncodingSpec::default() }],
+        ..video()
+    }
+}
+
+fn consumer(id: u64) -> ConsumerSpec {
+    let is_video = id != 2;
+    let ssrc = CONSUMER_SSRC + 2 * (id as u32 - 1);
+    let extensions = [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc, Extension::DependencyDescriptor];
     ConsumerSpec {
         id: ConsumerId(id),
         producer: ProducerId(id),
         payload_type: if is_video { 101 } else { 100 },
         rtx_payload_type: is_video.then_some(102),
-        ssrc: Ssrc(CONSUMER_SSRC + 2 * (id as u32 - 1)),
-        rtx_ssrc: is_video.then_some(Ssrc(CONSUMER_SSRC + 1)),
+        ssrc: Ssrc(ssrc),
+        rtx_ssrc: is_video.then_some(Ssrc(ssrc + 1)),
         mid: id.to_string(),
-        extensions: [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc].into_iter().collect(),
+        extensions: extensions.into_iter().collect(),
         feedback: feedback(),
         cname: "far".into(),
         paused: false,

@@ -14,6 +14,7 @@
 use std::time::Instant;
 
 use crate::discard::Discard;
+use crate::limits::DESCRIPTOR_BYTES;
 use crate::media::history::Packet;
 use crate::media::report::Order;
 use crate::media::transport_cc::ArrivalRecord;
@@ -63,6 +64,7 @@ impl Shard {
             payload_type: header.payload_type,
             payload_at,
             payload_len,
+            descriptor: values.dependency_descriptor.unwrap_or_default(),
             bytes: bytes.len(),
         };
         if stream.is_rtx {
@@ -89,7 +91,7 @@ impl Shard {
         stream: Stream,
         header: &RtpHeader,
         bytes: &[u8],
-        incoming: Incoming,
+        incoming: Incoming<'_>,
         is_heard: bool,
     ) -> Result<(), Discard> {
         let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
@@ -110,6 +112,7 @@ impl Shard {
             Order::Restart => {
                 layer.nack.restart(arrived.sequence);
                 layer.bounds.restart();
+                layer.scalable.iter_mut().for_each(|scalable| scalable.restart());
                 for consumer in &layer.consumers {
                     if let Some(consumer) = self.consumers.at_mut(*consumer) {
                         consumer.selector.stop();
@@ -129,6 +132,11 @@ impl Shard {
             }
         }
         layer.frames += u64::from(begins);
+        let mut has_other_layers = false;
+        if let Some(scalable) = layer.scalable.as_mut().filter(|_| incoming.payload_len > 0) {
+            has_other_layers = scalable.describe(arrived.sequence, incoming.descriptor, &mut facts, now);
+            scalable.count(&facts, incoming.bytes, now);
+        }
         if facts.key_frame && producer.kind == Kind::Video {
             layer.key_frame_count += 1;
             layer.key_frames.key_frame_arrived();
@@ -143,6 +151,9 @@ impl Shard {
         if first_of_layer && producer.needs_key_frame() {
             self.begin_layer(now, stream.producer, facts.key_frame && facts.start_of_frame);
         }
+        if has_other_layers {
+            self.choose_layers(now, stream.producer, !facts.key_frame);
+        }
         let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
         let layer = &mut producer.layers[stream.layer as usize];
         let (all, paused) = (producer.consumers.len() as u64, u64::from(producer.paused_consumers));
@@ -155,11 +166,15 @@ impl Shard {
         packet.marker = header.marker;
         packet.key_frame = facts.key_frame;
         packet.start_of_frame = facts.start_of_frame;
+        packet.end_of_frame = facts.end_of_frame;
         packet.spatial = facts.spatial;
         packet.temporal = facts.temporal;
+        packet.targets = facts.targets;
+        packet.switches = facts.switches;
         packet.layer_sync = facts.layer_sync;
         packet.vp8 = facts.vp8;
         pass_extensions(&mut packet, header, bytes, &producer.extensions);
+        pass_descriptor(&mut packet, bytes, &incoming);
         let number = self.history.commit(incoming.payload_at, packet);
         layer.index.insert(arrived.sequence, number);
 
@@ -213,17 +228,19 @@ impl Shard {
 }
 
 /// What is forwarded of a packet, once a retransmission's wrapping is off.
-struct Incoming {
+struct Incoming<'a> {
     sequence: u16,
     timestamp: u32,
     payload_type: u8,
     payload_at: usize,
     payload_len: usize,
+    /// Dependency descriptor; empty without one.
+    descriptor: &'a [u8],
     /// Of the whole datagram, for statistics.
     bytes: usize,
 }
 
-impl Incoming {
+impl Incoming<'_> {
     fn unwrap(&mut self, payload: &[u8], producer: &Producer) -> Result<(), Discard> {
         if Some(self.payload_type) != producer.rtx_payload_type {
             return Err(Discard::UnknownPayloadType);
@@ -285,6 +302,16 @@ fn pass_extensions(packet: &mut Packet, header: &RtpHeader, bytes: &[u8], map: &
         {
             packet.passed.push(extension, value);
         }
+    }
+}
+
+/// A dependency descriptor stays where it is: the history keeps a packet's header in front of its payload.
+fn pass_descriptor(packet: &mut Packet, bytes: &[u8], incoming: &Incoming<'_>) {
+    let len = incoming.descriptor.len();
+    if len > 0 && len <= DESCRIPTOR_BYTES {
+        let at = incoming.descriptor.as_ptr() as usize - bytes.as_ptr() as usize;
+        packet.descriptor_back = (incoming.payload_at - at) as u16;
+        packet.descriptor_len = len as u8;
     }
 }
 

@@ -38,13 +38,14 @@ impl Shard {
             return false;
         }
         let Some(producer) = self.producers.at_mut(consumer.producer) else { return false };
-        let (count, alive) = (producer.layers.len() as u8, producer.alive(now));
+        let (count, alive) = (producer.spatial_layers(), producer.alive(now));
         let changed = consumer.selector.choose(count, alive);
         follow(producer, consumer, key);
         if changed {
             self.changed.push(key);
         }
-        changed && consumer.selector.target() != consumer.selector.current()
+        let (target, current) = (consumer.selector.target(), consumer.selector.current());
+        changed && target != current && !(target < current && producer.is_nested())
     }
 
     /// A consumer needs a key frame of the layer that it waits for, or of the one that it gets.
@@ -55,7 +56,7 @@ impl Shard {
         if !producer.needs_key_frame() || producer.paused {
             return;
         }
-        let Some(layer) = consumer.selector.target().and_then(|layer| producer.layers.get_mut(layer as usize)) else {
+        let Some(layer) = consumer.selector.wanted().and_then(|layer| producer.layers.get_mut(layer as usize)) else {
             return;
         };
         layer.key_frames.ask();
@@ -110,7 +111,7 @@ pub fn reason(consumer: &Consumer, producer: &Producer, now: Instant) -> Reason 
         // There are no layers to choose from and nothing to wait for: it is forwarded, or there is nothing to forward.
         return if producer.is_withheld || !producer.sounds(now) { Reason::LayerInactive } else { Reason::Full };
     }
-    consumer.selector.reason(producer.layers.len() as u8, producer.alive(now))
+    consumer.selector.reason(producer.spatial_layers(), producer.alive(now))
 }
 
 /// A consumer is in the lists of the layers that it gets or waits for, and in no other.

@@ -14,6 +14,7 @@ use crate::media::history::{PacketNumber, SequenceIndex};
 use crate::media::key_frame::KeyFramePolicy;
 use crate::media::nack::NackList;
 use crate::media::report::{RateMeter, Reception};
+use crate::media::scalable::Scalable;
 use crate::media::spec::{Codec, Feedback, Kind, ProducerSpec, SourceClass};
 use crate::media::timeline::Timeline;
 use crate::packet::extension::ExtensionMap;
@@ -88,6 +89,8 @@ pub struct Layer {
     /// Who gets this layer, or waits for its next key frame.
     pub consumers: Vec<Key<Consumer>>,
     pub last_packet: Option<Instant>,
+    /// Layers within this stream.
+    pub scalable: Option<Box<Scalable>>,
     /// Bytes of each temporal layer.
     pub temporal_rates: [RateMeter; TEMPORAL_LAYERS],
     /// Where its newest frame began; VP8 and Opus say that in each packet.
@@ -104,15 +107,18 @@ impl Producer {
     pub fn new(spec: ProducerSpec, room: Key<Room>, peer: PeerId, transport: Key<Transport>) -> Self {
         let sequences = if spec.kind == Kind::Video { VIDEO_SEQUENCES } else { AUDIO_SEQUENCES };
         let temporal_layers = spec.encodings.iter().map(|encoding| encoding.temporal_layers).max().unwrap_or(1);
-        let mut offer = Offer::new(spec.encodings.len() as u8, temporal_layers);
-        // Until it is measured, what its sender says that it will need at most.
-        for (at, encoding) in spec.encodings.iter().enumerate() {
+        let scalable = scalable(&spec);
+        let spatial_layers = scalable.as_ref().map_or(spec.encodings.len() as u8, |scalable| scalable.spatial_layers());
+        let mut offer = Offer::new(spatial_layers, temporal_layers);
+        // Until it is measured, what its sender says that it will need at most. How that is shared out within a stream
+        // it does not say.
+        for (at, encoding) in spec.encodings.iter().enumerate().filter(|_| scalable.is_none()) {
             for (temporal, percent) in TEMPORAL_SHARES.into_iter().enumerate() {
                 let bps = u64::from(encoding.max_bitrate_bps.unwrap_or(0)) * percent / 100;
                 offer.observe(at as u8, temporal as u8, bps);
             }
         }
-        let layers = spec
+        let mut layers: Vec<Layer> = spec
             .encodings
             .into_iter()
             .map(|encoding| Layer {
@@ -127,6 +133,7 @@ impl Producer {
                 pending_since: None,
                 consumers: Vec::new(),
                 last_packet: None,
+                scalable: None,
                 temporal_rates: Default::default(),
                 bounds: FrameBounds::default(),
                 frames: 0,
@@ -137,6 +144,9 @@ impl Producer {
                 fir_sequence: 0,
             })
             .collect();
+        if let [only] = &mut layers[..] {
+            only.scalable = scalable;
+        }
         Producer {
             id: spec.id,
             peer,
@@ -165,11 +175,33 @@ impl Producer {
         }
     }
 
+    /// All layers are in one stream.
+    pub fn is_layered(&self) -> bool {
+        self.scalable().is_some()
+    }
+
+    /// A receiver of one spatial layer of the stream has all below.
+    pub fn is_nested(&self) -> bool {
+        self.scalable().is_some_and(Scalable::is_nested)
+    }
+
+    /// Sizes of the picture to choose among, whether in streams of their own or in one.
+    pub fn spatial_layers(&self) -> u8 {
+        self.scalable().map_or(self.layers.len() as u8, Scalable::spatial_layers)
+    }
+
+    fn scalable(&self) -> Option<&Scalable> {
+        self.layers.first()?.scalable.as_deref()
+    }
+
     /// The layers that arrive, as a bit set. A source with one layer has nothing to change over to, and may
     /// be silent without being gone (a screen that does not change): it counts as alive.
     pub fn alive(&self, now: Instant) -> u8 {
-        if self.layers.len() == 1 {
+        if self.spatial_layers() == 1 {
             return 1;
+        }
+        if let Some(scalable) = self.scalable() {
+            return scalable.alive(LAYER_SILENCE);
         }
         self.layers.iter().enumerate().fold(0, |set, (at, layer)| set | u8::from(layer.is_fresh(now)) << at)
     }
@@ -202,6 +234,9 @@ impl Producer {
             return;
         }
         let alive = self.alive(now);
+        if let Some(scalable) = self.layers.first().and_then(|layer| layer.scalable.as_deref()) {
+            return scalable.measure(alive, now, &mut self.offer);
+        }
         for (at, layer) in self.layers.iter().enumerate() {
             if alive & (1 << at) == 0 {
                 self.offer.stop(at as u8);
@@ -252,4 +287,12 @@ impl Layer {
             self.consumers.swap_remove(at);
         }
     }
+}
+
+/// What one encoding of VP9 or AV1 declares of layers within it. Encodings beside each other are simulcast.
+fn scalable(spec: &ProducerSpec) -> Option<Box<Scalable>> {
+    let [encoding] = &spec.encodings[..] else { return None };
+    let has_layers = encoding.spatial_layers > 1 || encoding.temporal_layers > 1;
+    let carries_them = matches!(spec.codec, Codec::Vp9 | Codec::Av1);
+    (has_layers && carries_them).then(|| Box::new(Scalable::new(encoding.spatial_layers, encoding.temporal_layers)))
 }

@@ -141,7 +141,7 @@ impl Shard {
     /// peer say stays aligned (lip sync). Nothing is said before the producer did.
     fn sender_info(&mut self, now: Instant, key: Key<Consumer>) -> Option<SenderInfo> {
         let consumer = self.consumers.at_mut(key)?;
-        let layer = consumer.selector.current()?;
+        let layer = consumer.selector.flowing()?;
         if now.saturating_duration_since(consumer.transmission.last_sent()?) > SILENT {
             return None;
         }

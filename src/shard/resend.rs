@@ -46,7 +46,7 @@ impl Shard {
     ) -> Result<(), Discard> {
         let consumer = self.consumers.at_mut(key).ok_or(Discard::ResendRefused)?;
         let producer = self.producers.at(consumer.producer).ok_or(Discard::ResendRefused)?;
-        let layer = consumer.selector.current().ok_or(Discard::ResendRefused)?;
+        let layer = consumer.selector.flowing().ok_or(Discard::ResendRefused)?;
         let source = consumer.rewriter.source_of(sequence).ok_or(Discard::ResendRefused)?;
         let number = producer.layers[layer as usize].index.find(source).ok_or(Discard::ResendRefused)?;
         let packet = self.history.packet(number).ok_or(Discard::ResendRefused)?;
@@ -59,8 +59,12 @@ impl Shard {
         let transport = self.transports.at_mut(consumer.transport).ok_or(Discard::NotConnected)?;
         let destination = transport.destination.ok_or(Discard::NotConnected)?;
         let keys = transport.keys.as_mut().ok_or(Discard::NotConnected)?;
-        let needed = HEADER_BYTES + OSN_BYTES + packet.payload_len as usize + keys.profile.rtp_overhead();
-        if needed > DATAGRAM_BYTES + HEADER_BYTES {
+        let needed = rtx.header.len(packet)
+            + HEADER_BYTES
+            + OSN_BYTES
+            + packet.payload_len as usize
+            + keys.profile.rtp_overhead();
+        if needed > DATAGRAM_BYTES + 2 * HEADER_BYTES {
             return Err(Discard::Oversized);
         }
         let slot = outbox.reserve(destination, needed).ok_or(Discard::ResendRefused)?;
@@ -111,7 +115,7 @@ impl Rtx {
     ) -> usize {
         self.sequence += 1;
         let own = Rewrite { sequence: self.sequence, ..*rewrite };
-        let at = self.header.write(out, packet, &own, departure, false);
+        let at = self.header.write(out, packet, history.descriptor(packet), &own, departure, false);
         let payload = history.payload(packet);
         let end = at + OSN_BYTES + payload.len();
         out[at..at + OSN_BYTES].copy_from_slice(&(rewrite.sequence as u16).to_be_bytes());

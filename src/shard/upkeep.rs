@@ -159,7 +159,7 @@ impl Shard {
             }
             producer.measure_offer(now);
             any_alive |= producer.layers.iter().any(|layer| layer.is_fresh(now));
-            if producer.layers.len() == 1 {
+            if producer.spatial_layers() == 1 {
                 continue;
             }
             let alive = producer.alive(now);

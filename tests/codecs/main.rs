@@ -4,5 +4,8 @@
 #[allow(dead_code, reason = "shared with the benches")]
 mod call;
 mod h264;
+mod source;
+mod svc;
+mod viewer;
 #[allow(dead_code, reason = "each codec takes what it needs")]
 mod world;

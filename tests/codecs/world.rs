@@ -34,6 +34,7 @@ pub struct World {
     sealer: Outbound,
     from_shard: Inbound,
     opener: Inbound,
+    receiver: Outbound,
     outbox: Sent,
     received: BTreeMap<u64, Vec<Received>>,
     pub key_frame_requests: usize,
@@ -125,6 +126,7 @@ impl World {
             sealer: Outbound::new(&keys),
             from_shard: Inbound::new(&keys),
             opener: Inbound::new(&receiver),
+            receiver: Outbound::new(&receiver),
             outbox: Sent::default(),
             received: BTreeMap::new(),
             key_frame_requests: 0,
@@ -195,15 +197,15 @@ impl World {
     }
 
     /// The receiver asks for a packet again.
-    pub fn ask_again(&mut self, id: u64, sequence: u16, sealer: &mut Outbound) {
+    pub fn ask_again(&mut self, consumer: ConsumerId, sequence: u16) {
         let mut bytes = vec![0x81, 205, 0, 3];
         bytes.extend(1u32.to_be_bytes());
-        bytes.extend(ssrc_of(id).to_be_bytes());
+        bytes.extend(ssrc_of(consumer.0).to_be_bytes());
         bytes.extend(sequence.to_be_bytes());
         bytes.extend([0, 0]);
         let len = bytes.len();
         bytes.resize(len + 64, 0);
-        let len = sealer.seal_rtcp(&mut bytes, len).expect("room for the trailer");
+        let len = self.receiver.seal_rtcp(&mut bytes, len).expect("room for the trailer");
         let bytes = &mut bytes[..len];
         let source = RECEIVER.parse().unwrap();
         self.shard.handle_datagram(self.now, Datagram { source, local: 0, bytes, received_at: Some(self.now) });

@@ -54,7 +54,7 @@ pub(super) fn negotiate(
         codecs: codecs.mapping.clone(),
         encodings: encoding_mapping(&parameters.encodings, context.random),
     };
-    let consumable = consumable(router, kind, &parameters, &codecs, &mapping, &cname);
+    let consumable = consumable(router, &parameters, &codecs, &mapping, &cname);
     let producer_type = producer_type(codecs.entry.codec, &encodings);
     let spec = ProducerSpec {
         id,
@@ -274,7 +274,6 @@ fn agreed_feedback(
 
 fn consumable(
     router: &Router,
-    kind: Kind,
     parameters: &RtpParameters,
     codecs: &MatchedCodecs,
     mapping: &RtpMapping,
@@ -294,7 +293,7 @@ fn consumable(
     RtpParameters {
         mid: None,
         codecs: std::iter::once(media_codec).chain(rtx).collect(),
-        header_extensions: consumable_extensions(router, kind, &parameters.header_extensions),
+        header_extensions: consumable_extensions(router, codecs.entry.codec, &parameters.header_extensions),
         encodings: encodings.collect(),
         rtcp: Rtcp { cname: Some(cname.to_owned()), reduced_size: true },
         msid: parameters.msid.clone(),
@@ -312,16 +311,22 @@ fn in_router_terms(codec: &super::RtpCodecCapability) -> RtpCodecParameters {
     }
 }
 
-/// Absolute capture times are the source's to give, so they are offered only where the producer has them.
+/// Absolute capture times and dependency descriptors are the source's to give, so they are offered only where the producer has
+/// them; the latter of AV1 alone, because in what is sent of the other codecs the payload says as much.
 fn consumable_extensions(
     router: &Router,
-    kind: Kind,
+    codec: Codec,
     offered: &[RtpHeaderExtensionParameters],
 ) -> Vec<RtpHeaderExtensionParameters> {
     let given = |extension: Extension| offered.iter().any(|offer| offer.uri == extension.uri());
+    let is_offered = |extension: Extension| match extension {
+        Extension::AbsCaptureTime => given(extension),
+        Extension::DependencyDescriptor => given(extension) && codec == Codec::Av1,
+        _ => true,
+    };
     router
-        .outward_extensions(kind)
-        .filter(|(extension, _)| *extension != Extension::AbsCaptureTime || given(*extension))
+        .outward_extensions(router::kind(codec))
+        .filter(|(extension, _)| is_offered(*extension))
         .map(|(_, capability)| RtpHeaderExtensionParameters {
             uri: capability.uri.clone(),
             id: capability.preferred_id,

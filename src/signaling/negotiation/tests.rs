@@ -626,6 +626,27 @@ fn a_row_of_the_table_makes_a_codec_available_end_to_end() {
 }
 
 #[test]
+fn dependency_descriptors_reach_receivers_of_av1_and_nobody_else() {
+    let uri = Extension::DependencyDescriptor.uri();
+    let receives = |name: &str, offers: bool| {
+        let mut request = with(vp8_request(), "/codecs/0/mimeType", json!(name));
+        if offers {
+            let entry = json!({"uri": uri, "id": 12, "encrypt": false, "parameters": {}});
+            request["headerExtensions"].as_array_mut().unwrap().push(entry);
+        }
+        let producer = produce(Kind::Video, request).unwrap();
+        let consumer = consume(&producer, router_capabilities()).unwrap();
+        let listed = consumer.rtp_parameters.header_extensions.iter().any(|extension| extension.uri == uri);
+        assert_eq!(listed, consumer.spec.extensions.contains(Extension::DependencyDescriptor));
+        listed
+    };
+    assert!(receives("video/AV1", true));
+    assert!(!receives("video/AV1", false), "there is nothing to pass on");
+    assert!(!receives("video/VP8", true));
+    assert!(!receives("video/VP9", true));
+}
+
+#[test]
 fn another_profile_is_another_codec() {
     let router = Router::with_codecs(WIDE_ROUTER);
     for (name, parameters) in [
