@@ -6,7 +6,7 @@ import { Device } from 'mediasoup-client';
 const FRAMES_PER_SECOND = 12;
 
 export class Participant {
-  /** producerId -> { peerId, kind, source, owner, consumer, element, analyser } */
+  /** producerId -> { peerId, kind, type, source, owner, consumer, element, analyser } */
   incoming = new Map();
   producers = new Map();
   notifications = [];
@@ -205,7 +205,7 @@ export class Participant {
     Object.assign(element, { autoplay: true, muted: true, playsInline: true, width: 160, title: `${owner} ${source}` });
     element.srcObject = new MediaStream([consumer.track]);
     document.body.append(element);
-    const stream = { peerId, kind: answer.kind, source, owner, consumer, element, analyser: null };
+    const stream = { peerId, kind: answer.kind, type: answer.type, source, owner, consumer, element, analyser: null };
     if (answer.kind === 'audio') stream.analyser = this.#analyse(element.srcObject);
     this.incoming.set(producerId, stream);
     stream.resumed_ms = performance.now();
