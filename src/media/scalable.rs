@@ -63,6 +63,7 @@ impl Scalable {
 
     /// What the sender announces counts as arriving, and nothing else does.
     fn announce(&mut self, layers: u8, now: Instant) -> bool {
+        let layers = layers & ((1 << SPATIAL_LAYERS) - 1);
         let known = self.seen.iter().enumerate().fold(0, |set, (at, seen)| set | u8::from(seen.is_some()) << at);
         for (at, seen) in self.seen.iter_mut().enumerate() {
             *seen = (layers & (1 << at) != 0).then_some(now);
@@ -202,6 +203,7 @@ mod tests {
         let mut announce =
             |layers| stream.describe(1, &[], &mut PayloadFacts { announced: Some(layers), ..Default::default() }, now);
         assert_eq!([0b001, 0b001, 0b111, 0b011].map(&mut announce), [true, false, true, true]);
+        assert!(!announce(0b1_0011), "more than can be told apart");
         assert_eq!(stream.alive(350 * MS), 0b011);
     }
 

@@ -169,8 +169,8 @@ impl Selector {
     }
 
     /// The same where all layers are in one stream. `is_behind`: later packets have gone before this one, so that only a new
-    /// start can begin with it.
-    #[inline]
+    /// start can begin with it. Kept apart, so that the way of all other packets stays short.
+    #[inline(never)]
     pub fn accept_layered(&mut self, packet: &Packet, is_behind: bool) -> Choice {
         let Some(current) = self.current else {
             if self.target.is_none() {

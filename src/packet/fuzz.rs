@@ -6,6 +6,7 @@
 
 use crate::packet::classify::{DatagramKind, classify};
 use crate::packet::codec::dependency_descriptor::DependencyDescriptor;
+use crate::packet::codec::layers::LayerSet;
 use crate::packet::codec::vp8::{DESCRIPTOR_BYTES, PictureIds, Vp8Descriptor};
 use crate::packet::codec::vp9::Vp9Descriptor;
 use crate::packet::codec::{Codec, av1 as av1_payload, h264 as h264_payload, inspect, opus as opus_payload};
@@ -188,12 +189,21 @@ pub fn dependency_descriptor(data: &[u8]) {
         let Some(frame) = descriptor.frame(&structure) else { continue };
         assert!(frame.spatial < structure.spatial_layers() && frame.temporal < 8);
         assert!(frame.active_targets.is_none_or(|targets| targets <= u32::MAX >> (32 - structure.target_count())));
+        assert_within(structure.switches(frame.indications), structure.targets(frame.indications));
+    }
+}
+
+/// Who can go on from a frame needs it.
+fn assert_within(switches: LayerSet, targets: LayerSet) {
+    for at in 0..16 {
+        assert!(!switches.contains(at / 4, at % 4) || targets.contains(at / 4, at % 4));
     }
 }
 
 fn facts_agree(codec: Codec, data: &[u8]) {
     let Some(facts) = inspect(codec, data) else { return };
     assert!(!data.is_empty());
+    assert_within(facts.switches, facts.targets);
     assert!(!facts.key_frame || facts.start_of_frame);
     assert_eq!(facts.vp8.is_some(), codec == Codec::Vp8);
 }

@@ -143,7 +143,7 @@ impl Consumer {
             Choice::TurnAndForward => self.rewriter.turn(packet, self.top()),
             Choice::LeaveOut => {
                 return match self.rewriter.skip(packet) {
-                    Skipped::Closed => Verdict::Discard(Discard::TemporalLayer),
+                    Skipped::Closed => Verdict::Discard(self.left_out(packet)),
                     Skipped::Hole(rewrite) => Verdict::Fill(rewrite),
                     Skipped::BeforeSwitch => Verdict::Discard(Discard::BeforeSwitch),
                 };
@@ -170,6 +170,12 @@ impl Consumer {
         }
         self.timestamp_layer = Some(layer);
         self.rewriter.switch(packet, distance, self.top());
+    }
+
+    /// Why a packet of the stream that flows is left out.
+    fn left_out(&self, packet: &Packet) -> Discard {
+        let is_own_size = self.selector.current() == Some(packet.spatial);
+        if self.selector.is_layered() && !is_own_size { Discard::OtherLayer } else { Discard::TemporalLayer }
     }
 
     /// The spatial layer within the stream that this receiver's pictures end with.
