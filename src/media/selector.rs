@@ -118,6 +118,7 @@ impl Selector {
             None => wish,
             Some(Some(layers)) => layers.spatial.min(wish),
             Some(None) => {
+                self.stop();
                 self.target = None;
                 return before.0.is_some();
             }
@@ -405,7 +406,13 @@ mod tests {
         selector.allow(Some(None));
         assert!(selector.choose(3, 0b111));
         assert_eq!(selector.target(), None);
+        assert!(!selector.follows(1));
+        assert_eq!(selector.accept(1, &frame(0, false)), Choice::Refuse(Discard::OtherLayer));
         assert_eq!(selector.reason(3, 0b111), Reason::Bandwidth);
+        selector.allow(Some(Some(layers(1, 2))));
+        assert!(selector.choose(3, 0b111));
+        assert_eq!(selector.accept(1, &frame(0, false)), Choice::Refuse(Discard::AwaitingKeyFrame));
+        assert_eq!(selector.accept(1, &key(true)), Choice::SwitchAndForward);
     }
 
     /// A packet of a frame of these layers in a stream of three by three, of which upper spatial layers refer to lower ones in
