@@ -198,3 +198,33 @@ fn a_shard_survives_noise() {
         fuzz::shard(&random.bytes(len));
     }
 }
+
+/// A packet of the first of the three qualities, named by MID and RID as the first packet of a stream is.
+fn named(payload_type: u8, ssrc: u32, sequence: u16, rid_id: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x90, payload_type];
+    packet.extend(sequence.to_be_bytes());
+    packet.extend([0; 4]);
+    packet.extend(ssrc.to_be_bytes());
+    packet.extend([0xbe, 0xde, 0, 2, 4 << 4, b'1', rid_id << 4 | 1, b'r', b'0', 0, 0, 0]);
+    packet.extend(payload);
+    packet
+}
+
+#[test]
+fn a_packet_that_is_resent_twice_leaves_once_however_old_it_is() {
+    let key_frame = [0x90, 0xe0, 0x80, 0x01, 0, 0, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01];
+    let rest = [0x80, 0xe0, 0x80, 0x01, 0, 0, 0xaa];
+    for behind in [1, 400, 511, 512, 600, 1000, 1001] {
+        let mut script = Vec::new();
+        push(&mut script, SENDER_RTP, &named(96, 10, 1000, 10, &key_frame));
+        push(&mut script, SENDER_RTP, &named(96, 10, 3000, 10, &rest));
+        push(&mut script, TIME, &[10]);
+        for number in [50, 51] {
+            let resent = [&(3000u16 - behind).to_be_bytes()[..], &rest].concat();
+            push(&mut script, SENDER_RTP, &named(97, 11, number, 11, &resent));
+            push(&mut script, TIME, &[10]);
+        }
+        let (forwarded, _) = fuzz::shard(&script);
+        assert_eq!(forwarded, if behind < 512 { 3 } else { 2 }, "{behind} behind");
+    }
+}

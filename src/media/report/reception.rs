@@ -8,8 +8,10 @@ use super::{Echo, RateMeter, Reference, Report, smooth_score};
 const MAX_DROPOUT: u16 = 3000;
 
 /// A packet older than this is no longer "late". RFC 3550 suggests 100; browsers that resend without RTX
-/// (audio) bring packets back a round trip later, which at 250 packets/s and 1 s is 250.
-const MAX_MISORDER: u16 = 1000;
+/// (audio) bring packets back a round trip later, which at 250 packets/s and 1 s is 250. Not one more than is
+/// remembered: a packet that comes twice would be forwarded twice under one index, and an index is a nonce (RFC 7714
+/// section 8.1).
+const MAX_MISORDER: u16 = SEEN as u16 - 1;
 
 /// How long a producer may be silent before its score is 0.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -216,18 +218,13 @@ impl Reception {
 
     fn look_back(&mut self, behind: u64) -> Arrived {
         let sequence = self.highest - behind;
-        let order = match behind < SEEN {
-            true if self.seen[(behind / 64) as usize] >> (behind % 64) & 1 == 1 => Order::Duplicate,
-            true => {
-                self.seen[(behind / 64) as usize] |= 1 << (behind % 64);
-                Order::Late
-            }
-            false => Order::Late,
-        };
-        if order == Order::Late && sequence < self.base {
-            self.base = sequence;
+        let (word, bit) = (&mut self.seen[(behind / 64) as usize], 1 << (behind % 64));
+        if *word & bit != 0 {
+            return Arrived { sequence, order: Order::Duplicate };
         }
-        Arrived { sequence, order }
+        *word |= bit;
+        self.base = self.base.min(sequence);
+        Arrived { sequence, order: Order::Late }
     }
 
     /// RFC 3550 appendix A.8: the difference of transit times, smoothed by 1/16.
@@ -406,6 +403,20 @@ mod tests {
             assert_eq!(stream.receive(n.wrapping_sub(200), 0, 90_000, now, 100).order, Order::Duplicate, "{n}");
         }
         assert_eq!((stream.packets(), stream.packets_duplicated(), stream.packets_lost()), (400, 400, 0));
+    }
+
+    #[test]
+    fn a_packet_that_comes_twice_is_taken_once_however_far_behind_it_is() {
+        let (now, mut stream) = (Instant::now(), Reception::new());
+        stream.receive(10_000, 0, 90_000, now, 100);
+        stream.receive(12_000, 0, 90_000, now, 100);
+        for behind in 1..=2000 {
+            let lost = 12_000 - behind;
+            let believed = matches!(stream.repair(lost, now, 100).order, Order::Newest | Order::Late);
+            assert_eq!(believed, u64::from(behind) < SEEN, "{behind} behind");
+            let again = stream.repair(lost, now, 100).order;
+            assert!(matches!(again, Order::Duplicate | Order::Stray), "{behind} behind, again: {again:?}");
+        }
     }
 
     #[test]
