@@ -71,6 +71,7 @@ impl NackList {
     /// The stream started over ([`Order::Restart`](super::report::Order::Restart)) at this packet.
     pub fn restart(&mut self, sequence: u64) {
         self.missing.clear();
+        self.key_frame_wanted = false;
         self.newest = Some(sequence);
     }
 
@@ -84,18 +85,19 @@ impl NackList {
     fn gap(&mut self, newest: u64, sequence: u64, now: Instant) {
         self.newest = Some(sequence);
         let lost = (sequence - newest - 1) as usize;
-        if self.missing.len() + lost > NACK_LIST_PACKETS {
-            self.missing.clear();
-            self.key_frame_wanted = true;
-            return;
-        }
         if self.epoch.is_none() {
             self.epoch = Some(now);
             self.tolerance_ms = TOLERANCE_MS;
         }
         let since_ms = self.millis(now);
+        if self.missing.len() + lost > NACK_LIST_PACKETS {
+            self.missing.clear();
+            self.key_frame_wanted = true;
+            self.next_ms = since_ms;
+            return;
+        }
         let due_ms = since_ms + self.tolerance_ms;
-        if self.missing.is_empty() {
+        if self.next_deadline().is_none() {
             self.next_ms = due_ms;
         }
         self.next_ms = self.next_ms.min(due_ms);
@@ -164,15 +166,15 @@ impl NackList {
             next_ms = next_ms.min(m.due_ms);
             true
         });
-        self.next_ms = next_ms;
+        self.next_ms = if given_up { now_ms } else { next_ms };
         self.requests += u64::from(asked > 0);
         self.packets_asked += asked;
         self.key_frame_wanted |= given_up;
     }
 
-    /// When [`due`](NackList::due) has something to say next.
+    /// When [`due`](NackList::due) has something to say next, or a key frame is wanted.
     pub fn next_deadline(&self) -> Option<Instant> {
-        match self.missing.is_empty() {
+        match self.missing.is_empty() && !self.key_frame_wanted {
             true => None,
             false => self.epoch.map(|epoch| epoch + Duration::from_millis(self.next_ms as u64)),
         }
@@ -333,8 +335,10 @@ mod tests {
         let mut stream = Stream::new();
         stream.receive(0, 10);
         stream.receive(2000, 10 + NACK_LIST_PACKETS as u64 + 2);
+        assert_eq!(stream.list.next_deadline(), Some(stream.start + 2000 * MS), "it is asked for at once");
         assert_eq!(stream.asked(3000, None), NOTHING);
         assert!(stream.list.take_key_frame_request());
+        assert_eq!(stream.list.next_deadline(), None);
         assert_eq!(stream.list.missing.capacity(), 0);
     }
 

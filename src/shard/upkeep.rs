@@ -103,7 +103,7 @@ impl Shard {
                     count += 1;
                 }
             });
-            if is_video && layer.nack.take_key_frame_request() && !layer.consumers.is_empty() {
+            if layer.nack.take_key_frame_request() && is_video && !layer.consumers.is_empty() {
                 layer.key_frames.ask();
             }
             self.send_rtcp(now, key, |out| write_nack(out, REPORTER, ssrc, missing[..count].iter().copied()));

@@ -130,3 +130,24 @@ fn nothing_that_arrives_is_asked_for_more_often_than_it_is_lost() {
     // 2,640 packets, of which every twentieth is lost on each of two ways; repairs are lost too.
     assert!(seen.nacked < 400 && seen.resent <= seen.nacked, "{seen:?}");
 }
+
+#[test]
+fn a_sender_that_was_cut_off_for_long_is_asked_for_a_key_frame_as_soon_as_it_is_back() {
+    let mut call = Call::new(61);
+    let (sender, viewer) = (call.join(), call.join());
+    let camera = call.publish(sender, Source::camera(5000, call.now));
+    let (_, ssrc) = call.watch(viewer, camera);
+    call.run(3 * SECOND);
+    let whole = call.default_link;
+    call.set_links(sender, Link { loss: 1.0, ..whole }, whole);
+    // 720 packets: more than are worth asking for one by one.
+    call.run(6 * SECOND);
+    call.set_links(sender, whole, whole);
+    let back = call.now;
+    call.run(SECOND);
+    let picture = call.viewer(viewer, ssrc);
+    let first = picture.shown().into_iter().find(|shown| shown.at > back).expect("a picture again");
+    assert!(first.is_key && first.at - back < 150 * MS, "{:?}", first.at - back);
+    assert!(picture.longest_freeze(first.at, call.now) < 80 * MS);
+    picture.assert_continuous();
+}
