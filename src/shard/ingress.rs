@@ -113,11 +113,6 @@ impl Shard {
                 layer.nack.restart(arrived.sequence);
                 layer.bounds.restart();
                 layer.scalable.iter_mut().for_each(|scalable| scalable.restart());
-                for consumer in &layer.consumers {
-                    if let Some(consumer) = self.consumers.at_mut(*consumer) {
-                        consumer.selector.stop();
-                    }
-                }
             }
             Order::Duplicate => return Err(Discard::Duplicate),
             Order::Stray => return Err(Discard::Stray),
@@ -148,8 +143,12 @@ impl Shard {
         if let Some(rate) = layer.temporal_rates.get_mut(facts.temporal as usize) {
             rate.add(incoming.bytes, now);
         }
+        let with_key_frame = facts.key_frame && facts.start_of_frame;
         if first_of_layer && producer.needs_key_frame() {
-            self.begin_layer(now, stream.producer, facts.key_frame && facts.start_of_frame);
+            self.begin_layer(now, stream.producer, with_key_frame);
+        }
+        if arrived.order == Order::Restart {
+            self.start_over(now, stream, with_key_frame);
         }
         if has_other_layers {
             self.choose_layers(now, stream.producer, !facts.key_frame);
@@ -196,6 +195,23 @@ impl Shard {
         }
         if count > 1 {
             self.choose_layers(now, key, !with_key_frame);
+        }
+    }
+
+    /// A sender numbers its stream anew: whoever gets it goes on at its next key frame.
+    #[cold]
+    fn start_over(&mut self, now: Instant, stream: Stream, with_key_frame: bool) {
+        let Some(producer) = self.producers.at(stream.producer) else { return };
+        for key in producer.layers[stream.layer as usize].consumers.clone() {
+            let Some(consumer) = self.consumers.at_mut(key) else { continue };
+            if consumer.selector.current() != Some(stream.layer) {
+                continue;
+            }
+            consumer.selector.stop();
+            self.changed.push(key);
+            if !with_key_frame {
+                self.ask_key_frame(now, key);
+            }
         }
     }
 

@@ -96,6 +96,30 @@ fn a_producer_that_is_paused_and_resumed_comes_back_with_a_key_frame() {
 }
 
 #[test]
+fn a_sender_that_starts_over_is_asked_for_a_key_frame_and_goes_on_in_its_viewers_time() {
+    let mut call = Call::new(9);
+    let (sender, viewer) = (call.join(), call.join());
+    let camera = call.publish(sender, Source::camera(5000, call.now));
+    let (_, ssrc) = call.watch(viewer, camera);
+    call.run(2 * SECOND);
+    call.source(sender).start_over();
+    let (restarted, asked) = (call.now, call.key_frame_requests(sender));
+    call.run(2 * SECOND);
+    assert_eq!(call.key_frame_requests(sender), asked + 1);
+    let viewer = call.viewer(viewer, ssrc);
+    let shown = viewer.shown();
+    let first = shown.iter().find(|shown| shown.at > restarted + SECOND / 20).expect("a picture again");
+    assert!(first.is_key && first.at - restarted < Duration::from_millis(150), "{:?}", first.at - restarted);
+    for pair in shown.windows(2) {
+        let (step, time) = (pair[1].timestamp.wrapping_sub(pair[0].timestamp), pair[1].at - pair[0].at);
+        let apart = Duration::from_secs_f64(f64::from(step) / 90_000.0).abs_diff(time);
+        assert!(apart < SECOND / 10, "a step of {step} after {time:?}");
+    }
+    assert_eq!(viewer.missing(), 0);
+    viewer.assert_continuous();
+}
+
+#[test]
 fn who_leaves_is_not_forwarded_and_the_others_notice_nothing() {
     let mut call = Call::new(5);
     let peers: Vec<_> = (0..3).map(|_| call.join()).collect();

@@ -90,6 +90,14 @@ impl Source {
         self.next
     }
 
+    /// Counts from other numbers and another time on, as a sender does that was built anew.
+    pub fn start_over(&mut self) {
+        for encoding in &mut self.encodings {
+            encoding.sequence += 20_000;
+            encoding.timestamp = encoding.timestamp.wrapping_add(1 << 30);
+        }
+    }
+
     /// The receiver cannot go on without a key frame of the layer under this SSRC or RID.
     pub fn want_key_frame(&mut self, rid: Option<Rid>) {
         for encoding in self.encodings.iter_mut().filter(|encoding| rid.is_none() || encoding.rid == rid) {
