@@ -67,7 +67,7 @@ fn main() {
         bench.case(name, move || {
             let now = clock.tick();
             let estimate = 3_000_000 + clock.count % 7 * 1_000_000;
-            allocator.allocate(Some(estimate), now, black_box(&mut demands))
+            allocator.allocate(Some(estimate), 0, now, black_box(&mut demands))
         });
     }
     bench.run();

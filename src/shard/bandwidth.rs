@@ -8,11 +8,12 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::{PROBE_PACKETS, RUN_BYTES};
-use crate::media::allocation::Demand;
+use crate::media::allocation::{Demand, Offer};
 use crate::media::bwe::Estimator;
 use crate::media::header::Departure;
 use crate::media::history::Packet;
 use crate::media::rewriter::Rewrite;
+use crate::media::spec::SourceClass;
 use crate::packet::rtcp::TransportCc;
 use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
@@ -82,12 +83,14 @@ impl Shard {
     fn allocate(&mut self, now: Instant, key: Key<Transport>) {
         let mut demands = std::mem::take(&mut self.demands);
         demands.clear();
+        let Some(transport) = self.transports.at_mut(key) else { return };
+        let resent_bps = transport.resent.lasting_bps(now);
         let Some(transport) = self.transports.at(key) else { return };
         for consumer in transport.consumers.iter().filter_map(|key| self.consumers.at(*key)) {
-            demands.push(self.demand(consumer));
+            demands.push(self.demand(now, consumer));
         }
         let estimate = transport.estimator.as_ref().map(|estimator| estimator.estimate_bps());
-        let allocated = self.allocator.allocate(estimate, now, &mut demands);
+        let allocated = self.allocator.allocate(estimate, resent_bps, now, &mut demands);
         if let Some(estimator) = self.transports.at_mut(key).and_then(|transport| transport.estimator.as_mut()) {
             estimator.want(allocated.next_raise_bps, allocated.wanted_bps);
         }
@@ -98,12 +101,15 @@ impl Shard {
         self.demands = demands;
     }
 
-    fn demand(&self, consumer: &Consumer) -> Demand {
+    fn demand(&self, now: Instant, consumer: &Consumer) -> Demand {
         let rest = &consumer.rest;
         let producer = self.producers.at(consumer.producer);
         let paused = consumer.paused || producer.is_none_or(|producer| producer.paused || producer.is_withheld);
-        let class = producer.map_or(crate::media::spec::SourceClass::Camera, |producer| producer.class);
-        let offer = producer.map_or_else(|| crate::media::allocation::Offer::new(1, 1), |producer| producer.offer);
+        let class = match rest.kind {
+            Kind::Audio => SourceClass::Microphone,
+            Kind::Video => producer.map_or(SourceClass::Camera, |producer| producer.class),
+        };
+        let offer = producer.map_or_else(|| Offer::new(1, 1), |producer| producer.offer(now));
         let mut demand = Demand::new(class, rest.priority, consumer.selector.preferred(), offer, rest.grant);
         demand.paused = paused;
         demand

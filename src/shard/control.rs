@@ -17,7 +17,7 @@ use crate::shard::producer::Producer;
 use crate::shard::room::Room;
 use crate::shard::table::Key;
 use crate::shard::timers::Armed;
-use crate::shard::transport::{Stream, Traffic, Transport};
+use crate::shard::transport::{Resent, Stream, Traffic, Transport};
 use crate::transport::dtls::{Endpoint, StartError};
 use crate::transport::ice::{Credentials, IceLite};
 
@@ -132,6 +132,7 @@ impl Shard {
             rtt: None,
             received: Traffic::default(),
             sent: Traffic::default(),
+            resent: Resent::default(),
         };
         let key = self.transports.insert(transport).map_err(|_| Refusal::TooMany)?;
         self.names.transports.insert(id, key);

@@ -60,7 +60,7 @@ pub struct Producer {
     pub audio_source: Option<usize>,
     /// Not among the loudest: forwarded to nobody.
     pub is_withheld: bool,
-    /// What its layers cost, measured while they arrive.
+    /// What its layers cost, measured while they arrive; of video.
     pub offer: Offer,
     pub offered_at: Option<Instant>,
     /// Lowest quality first.
@@ -222,6 +222,16 @@ impl Producer {
             (Some(from), Some(to)) => from.distance_to(&to, self.clock_rate).unwrap_or(0),
             _ => 0,
         }
+    }
+
+    /// What forwarding it costs. Sound has one rate, that of the last second: it is never forwarded in part.
+    pub fn offer(&self, now: Instant) -> Offer {
+        if self.needs_key_frame() {
+            return self.offer;
+        }
+        let mut offer = Offer::new(1, 1);
+        offer.observe(0, 0, self.layers.iter().map(|layer| layer.reception.bitrate_bps(now)).sum());
+        offer
     }
 
     /// Takes the bitrates of the layers that arrive, twice a second.

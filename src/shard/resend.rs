@@ -85,6 +85,7 @@ impl Shard {
         consumer.rest.resent += 1;
         self.repairs.downlink_packets_resent += 1;
         transport.sent.count(1, len, now);
+        transport.resent.rate.add(len, now);
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += len as u64;
         self.counters.messages_sent += 1;

@@ -57,6 +57,7 @@ pub struct Transport {
     pub rtt: Option<Duration>,
     pub received: Traffic,
     pub sent: Traffic,
+    pub resent: Resent,
 }
 
 /// The SRTP halves of a connected transport.
@@ -84,6 +85,31 @@ pub struct Traffic {
     pub rate: RateMeter,
 }
 
+/// How much leaves again, as far as it lasts.
+#[derive(Debug, Default)]
+pub struct Resent {
+    pub rate: RateMeter,
+    /// Bits per second when they were last taken, newest first.
+    taken: [u64; 3],
+    taken_at: Option<Instant>,
+}
+
+/// Between two of [`Resent`]'s values; its rate is that of a second.
+const RESENT_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Resent {
+    /// Bits per second of the last second, if no less left again in each of the three before. A link that shrinks loses for
+    /// a second what it gets too much of; that ends with the lower layer, which must not pay for it.
+    pub fn lasting_bps(&mut self, now: Instant) -> u64 {
+        let bps = self.rate.bitrate_bps(now);
+        let lasting = self.taken.into_iter().fold(bps, u64::min);
+        if self.taken_at.is_none_or(|at| now.saturating_duration_since(at) >= RESENT_INTERVAL) {
+            (self.taken, self.taken_at) = ([bps, self.taken[0], self.taken[1]], Some(now));
+        }
+        lasting
+    }
+}
+
 impl Traffic {
     #[inline]
     pub fn count(&mut self, packets: u64, bytes: usize, now: Instant) {
@@ -109,5 +135,29 @@ impl Transport {
 
     pub fn is_connected(&self) -> bool {
         self.keys.is_some() && self.destination.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_resent_for_seconds_counts() {
+        let start = Instant::now();
+        let mut resent = Resent::default();
+        let mut at = |ms: u32, is_lossy: bool| {
+            let now = start + Duration::from_millis(1) * ms;
+            if is_lossy {
+                resent.rate.add(1250, now);
+            }
+            resent.lasting_bps(now)
+        };
+        let burst: Vec<_> = (0..800).map(|n| at(10 * n, (300..450).contains(&n))).collect();
+        // What was first of all resent counts as a tenth of a second's.
+        assert!(burst.iter().all(|bps| *bps < 100_000), "a second and a half of loss");
+        let lasting: Vec<_> = (800..1300).map(|n| at(10 * n, true)).collect();
+        assert!((800_000..1_100_000).contains(lasting.last().unwrap()), "{lasting:?}");
+        assert_eq!(lasting[100], 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringside::shard::command::Event;
+use ringside::shard::command::{Event, RoomSettings};
 
 use crate::call::Call;
 use crate::network::Link;
@@ -106,4 +106,40 @@ fn of_fifty_viewers_one_with_a_bad_link_suffers_alone() {
     assert!(freeze < 1300 * MS, "{freeze:?}");
     let told = call.events.iter().filter(|(at, event)| *at > from && matches!(event, Event::ConsumerLayers { .. }));
     assert!(told.count() <= 4, "nobody's layer changes but that of the bad link");
+}
+
+#[test]
+fn on_a_narrow_link_voices_are_heard_in_full_and_the_picture_makes_do_with_the_rest() {
+    for seed in 1..=2 {
+        let mut call = Call::with_settings(seed, RoomSettings { audio_top_n: 0, ..RoomSettings::default() });
+        let peers: Vec<_> = (0..7).map(|_| call.join()).collect();
+        let viewer = call.join_to_watch();
+        call.run(SECOND);
+        let narrow = Link { rate_bps: Some(690_000), delay: 20 * MS, ..call.default_link };
+        call.set_links(viewer, call.default_link, narrow);
+        let mut voices = Vec::new();
+        for peer in &peers[1..] {
+            let mut voice = Source::microphone(20_000 + 1000 * *peer as u32, call.now);
+            // 64 kbit/s of Opus are 90 kbit/s on the wire; six of them leave 150.
+            voice.encodings[0].payload_bytes = 160;
+            let voice = call.publish(*peer, voice);
+            voices.push(call.watch(viewer, voice).1);
+        }
+        call.run(2 * SECOND);
+        let camera = call.publish(peers[0], Source::simulcast(SSRC, call.now));
+        let (_, ssrc) = call.watch(viewer, camera);
+        call.run_watched(8 * SECOND, &[(viewer, ssrc)]);
+        let from = call.now;
+        call.run_watched(20 * SECOND, &[(viewer, ssrc)]);
+        for voice in voices {
+            let heard = call.viewer(viewer, voice).arrivals(from, call.now);
+            assert!(heard > 990, "seed {seed}: {heard} of 1000 packets of a voice");
+        }
+        let picture = call.viewer(viewer, ssrc);
+        let changes = layers(picture, from, call.now);
+        // A larger picture may be tried, once.
+        let lasting = changes.first().zip(changes.last()).map(|((_, first), (_, last))| (*first, *last));
+        assert!(lasting == Some((0, 0)) && changes.len() <= 3, "seed {seed}: {changes:?}");
+        assert!(picture.shown_in(from, call.now) > 250, "seed {seed}: {}", picture.shown_in(from, call.now));
+    }
 }

@@ -87,7 +87,7 @@ impl Default for Grant {
 /// The sums of one allocation, for the estimator and its probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allocated {
-    /// What the granted layers cost.
+    /// What the granted layers cost, with audio and what was reserved.
     pub granted_bps: u64,
     /// What everybody's best would cost, by what the clients prefer: there is no use in knowing of more.
     pub wanted_bps: u64,
@@ -126,17 +126,23 @@ impl Allocator {
     }
 
     /// Decides for all consumers of one transport. `estimate_bps` of `None` is no limit (a peer without any
-    /// congestion feedback). Call it when the estimate changed noteworthily, when a demand changed, and about once
+    /// congestion feedback); `reserved_bps` of it goes to what is sent besides: resends. Call it when the estimate changed noteworthily, when a demand changed, and about once
     /// a second while somebody could be raised, for patience ends by itself. The order of `demands` decides between equals, so keep it from call to call.
-    pub fn allocate(&mut self, estimate_bps: Option<u64>, now: Instant, demands: &mut [Demand]) -> Allocated {
-        let mut budget = Budget::new(estimate_bps);
+    pub fn allocate(
+        &mut self,
+        estimate_bps: Option<u64>,
+        reserved_bps: u64,
+        now: Instant,
+        demands: &mut [Demand],
+    ) -> Allocated {
+        let mut budget = Budget { limit_bps: estimate_bps, used: reserved_bps, next_raise_bps: None };
         for demand in demands.iter_mut() {
             demand.prepare();
             if demand.class == SourceClass::Microphone && !demand.paused {
                 budget.used += demand.offer.best_bps();
             }
         }
-        let audio_bps = budget.used;
+        let first_bps = budget.used;
         self.order.clear();
         self.order.extend((0..demands.len() as u16).filter(|i| !demands[*i as usize].steps.is_empty()));
         // Stable, so that equals keep their order.
@@ -153,7 +159,7 @@ impl Allocator {
         raise(cameras, demands, &mut budget, now);
 
         let mut allocated =
-            Allocated { granted_bps: budget.used, wanted_bps: audio_bps, next_raise_bps: budget.next_raise_bps };
+            Allocated { granted_bps: budget.used, wanted_bps: first_bps, next_raise_bps: budget.next_raise_bps };
         for demand in demands.iter_mut() {
             allocated.wanted_bps += demand.steps.last_bps();
             demand.settle(now);
@@ -203,10 +209,6 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(limit_bps: Option<u64>) -> Budget {
-        Budget { limit_bps, used: 0, next_raise_bps: None }
-    }
-
     fn fits(&self, total_bps: u64) -> bool {
         self.limit_bps.is_none_or(|limit| total_bps <= limit)
     }

@@ -51,7 +51,7 @@ impl Link {
 
     fn at(&mut self, kbps: u64) -> Allocated {
         let before = self.granted();
-        let allocated = self.allocator.allocate(Some(kbps * 1000), self.now, &mut self.demands);
+        let allocated = self.allocator.allocate(Some(kbps * 1000), 0, self.now, &mut self.demands);
         self.changes += self.granted().iter().zip(before).filter(|(a, b)| *a != b).count();
         if let Some(next) = allocated.next_raise_bps {
             assert!(next <= allocated.wanted_bps * 115 / 100 + 1);
@@ -98,8 +98,18 @@ fn a_wide_link_gives_everybody_the_best() {
 #[test]
 fn without_an_estimate_there_is_no_limit() {
     let mut link = Link::new(vec![camera(1); 20]);
-    link.allocator.allocate(None, link.now, &mut link.demands);
+    link.allocator.allocate(None, 0, link.now, &mut link.demands);
     assert!(link.granted().iter().all(|granted| *granted == layers(2, 2)));
+}
+
+#[test]
+fn what_resends_take_is_not_given_to_layers() {
+    for (resent_kbps, expected) in [(0, layers(1, 2)), (250, layers(1, 1)), (400, layers(0, 2))] {
+        let mut link = Link::new(vec![camera(1)]);
+        let allocated = link.allocator.allocate(Some(750_000), resent_kbps * 1000, link.now, &mut link.demands);
+        assert_eq!(link.granted(), [expected], "{resent_kbps} kbit/s resent");
+        assert_eq!(allocated.wanted_bps, 1_500_000 + resent_kbps * 1000);
+    }
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Simulation {
         if ms % 200 == 1 {
             let before: Vec<_> = layered.demands.iter().map(|demand| demand.grant.layers).collect();
             let estimate = Some(self.estimator.estimate_bps());
-            let allocated = layered.allocator.allocate(estimate, now, &mut layered.demands);
+            let allocated = layered.allocator.allocate(estimate, 0, now, &mut layered.demands);
             self.estimator.want(allocated.next_raise_bps, allocated.wanted_bps);
             let changed = layered.demands.iter().zip(before).any(|(demand, old)| demand.grant.layers != old);
             if changed {
