@@ -75,6 +75,13 @@ impl NackList {
         self.newest = Some(sequence);
     }
 
+    /// The stream is looked at again after a pause: nothing of before is missed any more.
+    pub fn resume(&mut self) {
+        self.missing.clear();
+        self.key_frame_wanted = false;
+        self.newest = None;
+    }
+
     /// A key frame begins at this packet: what is missing before it is of no more use to anybody.
     pub fn key_frame(&mut self, sequence: u64) {
         let keep = self.missing.partition_point(|m| before(m.sequence, sequence as u32));

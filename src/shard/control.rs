@@ -233,7 +233,13 @@ impl Shard {
 
     fn resume_producer(&mut self, now: Instant, id: ProducerId) -> Result<Reply, Refusal> {
         let (key, producer) = self.producer_named(id)?;
-        producer.paused = false;
+        if std::mem::replace(&mut producer.paused, false) {
+            for layer in &mut producer.layers {
+                layer.reception.resume();
+                layer.nack.resume();
+                layer.bounds.restart();
+            }
+        }
         let wanted = producer.paused_consumers as usize != producer.consumers.len();
         let consumers = self.producers.at(key).map(|producer| &producer.consumers);
         self.changed.extend(consumers.into_iter().flatten());

@@ -58,7 +58,7 @@ impl Shard {
         if let (Some(number), Some(transport)) = (values.transport_cc, self.transports.at_mut(key)) {
             transport.arrivals.get_or_insert_with(|| Box::new(ArrivalRecord::new(now))).receive(number, arrival);
         }
-        let mut incoming = Incoming {
+        let incoming = Incoming {
             sequence: header.sequence.0,
             timestamp: header.timestamp,
             payload_type: header.payload_type,
@@ -67,8 +67,27 @@ impl Shard {
             descriptor: values.dependency_descriptor.unwrap_or_default(),
             bytes: bytes.len(),
         };
+        let level = values.audio_level.map(|level| level.level);
+        let taken = self.take(now, arrival, stream, &header, bytes, incoming, level);
+        // Its arrival is to be reported, whatever became of it.
+        self.arm(now, key);
+        taken
+    }
+
+    /// A packet that is known to be of `stream`, and whether anybody wants it.
+    fn take(
+        &mut self,
+        now: Instant,
+        arrival: Instant,
+        stream: Stream,
+        header: &RtpHeader,
+        bytes: &[u8],
+        mut incoming: Incoming,
+        level: Option<u8>,
+    ) -> Result<(), Discard> {
+        let Some(producer) = self.producers.at(stream.producer) else { return Err(Discard::UnknownStream) };
         if stream.is_rtx {
-            incoming.unwrap(&self.history.slot()[payload_at..], producer)?;
+            incoming.unwrap(&self.history.slot()[incoming.payload_at..], producer)?;
         }
         if incoming.payload_type != producer.payload_type {
             return Err(Discard::UnknownPayloadType);
@@ -76,11 +95,8 @@ impl Shard {
         if producer.paused {
             return Err(Discard::ProducerPaused);
         }
-        let (is_audio, level) = (producer.kind == Kind::Audio, values.audio_level.map(|level| level.level));
-        let is_heard = !is_audio || self.hear(now, stream.producer, level);
-        self.record(now, arrival, stream, &header, bytes, incoming, is_heard)?;
-        self.arm(now, key);
-        Ok(())
+        let is_heard = producer.kind == Kind::Video || self.hear(now, stream.producer, level);
+        self.record(now, arrival, stream, header, bytes, incoming, is_heard)
     }
 
     /// A packet that is known to be of `stream` enters its layer's record and waits for its run.

@@ -96,6 +96,42 @@ fn a_producer_that_is_paused_and_resumed_comes_back_with_a_key_frame() {
 }
 
 #[test]
+fn nothing_is_asked_for_again_of_what_a_paused_producer_sent_meanwhile() {
+    for seconds in [1, 3, 40] {
+        let mut call = Call::new(10);
+        let (sender, viewer) = (call.join(), call.join());
+        let producer = call.publish(sender, Source::camera(5000, call.now));
+        let (_, ssrc) = call.watch(viewer, producer);
+        call.run(2 * SECOND);
+        call.command(|token| Command::PauseProducer { token, producer }).unwrap();
+        call.run(seconds * SECOND);
+        let resumed = call.now;
+        call.command(|token| Command::ResumeProducer { token, producer }).unwrap();
+        call.run(2 * SECOND);
+        let stats = &call.producer_stats(producer)[0];
+        assert_eq!((stats.nack_packet_count, stats.packets_lost), (0, 0), "after {seconds} s: {stats:?}");
+        let picture = call.viewer(viewer, ssrc);
+        let freeze = picture.longest_freeze(resumed, call.now - SECOND / 10);
+        assert!(freeze < Duration::from_millis(100), "after {seconds} s: {freeze:?}");
+        assert_eq!(picture.missing(), 0);
+    }
+}
+
+#[test]
+fn a_paused_producer_is_still_told_when_its_packets_arrive() {
+    let mut call = Call::new(11);
+    let sender = call.join();
+    let producer = call.publish(sender, Source::camera(5000, call.now));
+    call.run(2 * SECOND);
+    call.command(|token| Command::PauseProducer { token, producer }).unwrap();
+    let before = call.shard.counters().packets_sent;
+    call.run(4 * SECOND);
+    // Feedback ten times a second, without which a browser's estimate falls; reports and answers come once a second.
+    let sent = call.shard.counters().packets_sent - before;
+    assert!(sent > 35, "{sent} packets in four seconds");
+}
+
+#[test]
 fn a_sender_that_starts_over_is_asked_for_a_key_frame_and_goes_on_in_its_viewers_time() {
     let mut call = Call::new(9);
     let (sender, viewer) = (call.join(), call.join());

@@ -50,6 +50,8 @@ pub struct Reception {
     highest: u64,
     /// Where a stray must continue to be believed (RFC 3550's `bad_seq`).
     stray_next: Option<u16>,
+    /// Packets were not looked at for a while: what is missing before the next one is not loss.
+    resumes: bool,
     /// Bit n: `highest - n` was seen. 512 packets: 2 s at 250 packets/s.
     seen: [u64; SEEN_WORDS],
 
@@ -85,6 +87,7 @@ impl Default for Reception {
             base: 0,
             highest: 0,
             stray_next: None,
+            resumes: false,
             seen: [0; SEEN_WORDS],
             received: 0,
             expected_before_run: 0,
@@ -164,6 +167,12 @@ impl Reception {
         arrived
     }
 
+    /// The stream was not looked at for a while (its producer was paused), and is again from the next packet on, wherever
+    /// that one stands: what lies between is not lost, and nobody needs it.
+    pub fn resume(&mut self) {
+        self.resumes = self.started;
+    }
+
     fn place(&mut self, sequence: u16, may_restart: bool) -> Arrived {
         if !self.started {
             self.begin(0x1_0000 | sequence as u64);
@@ -173,6 +182,11 @@ impl Reception {
         let ahead = sequence.wrapping_sub(self.highest as u16);
         if ahead == 0 {
             return Arrived { sequence: self.highest, order: Order::Duplicate };
+        }
+        if self.resumes && may_restart && ahead.wrapping_neg() > MAX_MISORDER {
+            self.expected_before_run += self.highest + 1 - self.base;
+            self.begin(self.highest + u64::from(ahead));
+            return Arrived { sequence: self.highest, order: Order::Newest };
         }
         if ahead < MAX_DROPOUT {
             self.advance(ahead as u64);
@@ -199,6 +213,7 @@ impl Reception {
         self.base = at;
         self.highest = at;
         self.stray_next = None;
+        self.resumes = false;
         self.seen = [0; SEEN_WORDS];
         self.seen[0] = 1;
     }
@@ -432,6 +447,22 @@ mod tests {
         assert!(restart.sequence > next.sequence, "extended numbers never go back");
         assert_eq!(restart.sequence as u16, 40_001);
         assert_eq!(stream.packets_lost(), 0, "a restart is not loss");
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_not_lost() {
+        for skipped in [1, 100, 2999, 3000, 20_000, 40_000, 60_000] {
+            let (now, mut stream) = (Instant::now(), Reception::new());
+            let before = stream.receive(65_000, 0, 90_000, now, 100).sequence;
+            stream.resume();
+            assert_eq!(stream.receive(64_990, 0, 90_000, now, 100).order, Order::Late, "from before the pause");
+            let next = 65_000u16.wrapping_add(skipped);
+            let resumed = stream.receive(next, 0, 90_000, now, 100);
+            assert_eq!((resumed.order, resumed.sequence as u16), (Order::Newest, next));
+            assert!(resumed.sequence > before, "extended numbers never go back");
+            assert_eq!(stream.receive(next.wrapping_add(2), 0, 90_000, now, 100).order, Order::Newest);
+            assert_eq!(stream.packets_lost(), 9 + 1, "ten before the pause but one, and one behind it");
+        }
     }
 
     #[test]
