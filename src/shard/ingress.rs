@@ -142,7 +142,10 @@ impl Shard {
                 facts.start_of_frame = begins || facts.key_frame;
             }
         }
-        layer.frames += u64::from(begins);
+        if begins {
+            layer.frames += 1;
+            layer.frame_begins = [Some(now), layer.frame_begins[0]];
+        }
         let mut has_other_layers = false;
         if let Some(scalable) = layer.scalable.as_mut().filter(|_| incoming.payload_len > 0) {
             has_other_layers = scalable.describe(arrived.sequence, incoming.descriptor, &mut facts, now);
@@ -161,7 +164,7 @@ impl Shard {
         }
         let with_key_frame = facts.key_frame && facts.start_of_frame;
         if first_of_layer && producer.needs_key_frame() {
-            self.begin_layer(now, stream.producer, with_key_frame);
+            self.begin_layer(now, stream, with_key_frame);
         }
         if arrived.order == Order::Restart {
             self.start_over(now, stream, with_key_frame);
@@ -203,14 +206,14 @@ impl Shard {
 
     /// A layer arrives that did not: before its first packet is offered to anybody it is chosen by those who want it, so
     /// that a key frame that it begins with is not lost to them.
-    fn begin_layer(&mut self, now: Instant, key: Key<Producer>, with_key_frame: bool) {
-        let Some(producer) = self.producers.at(key) else { return };
-        let (transport, count) = (producer.transport, producer.layers.len());
-        if let Some(transport) = self.transports.at_mut(transport) {
+    fn begin_layer(&mut self, now: Instant, stream: Stream, with_key_frame: bool) {
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return };
+        if let Some(transport) = self.transports.at_mut(producer.transport) {
             transport.next_check.get_or_insert(now + CHECK_INTERVAL);
         }
-        if count > 1 {
-            self.choose_layers(now, key, !with_key_frame);
+        if producer.revive(stream.layer) && producer.layers.len() > 1 {
+            self.changed.extend(&producer.consumers);
+            self.choose_layers(now, stream.producer, !with_key_frame);
         }
     }
 

@@ -17,7 +17,7 @@ impl Shard {
     pub(super) fn choose_layers(&mut self, now: Instant, key: Key<Producer>, asks: bool) {
         let Some(producer) = self.producers.at(key) else { return };
         for consumer in producer.consumers.clone() {
-            if self.choose(now, consumer) && asks {
+            if self.choose(consumer) && asks {
                 self.ask_key_frame(now, consumer);
             }
         }
@@ -25,20 +25,20 @@ impl Shard {
 
     /// Chooses the layer that a consumer should get, and asks for the key frame that it begins with.
     pub(super) fn choose_layer(&mut self, now: Instant, key: Key<Consumer>) {
-        if self.choose(now, key) {
+        if self.choose(key) {
             self.ask_key_frame(now, key);
         }
     }
 
     /// Puts a consumer into the lists of the layers that it should follow. Returns whether it takes a key frame to get
     /// there.
-    fn choose(&mut self, now: Instant, key: Key<Consumer>) -> bool {
+    fn choose(&mut self, key: Key<Consumer>) -> bool {
         let Some(consumer) = self.consumers.at_mut(key) else { return false };
         if consumer.paused {
             return false;
         }
         let Some(producer) = self.producers.at_mut(consumer.producer) else { return false };
-        let (count, alive) = (producer.spatial_layers(), producer.alive(now));
+        let (count, alive) = (producer.spatial_layers(), producer.alive());
         let changed = consumer.selector.choose(count, alive);
         follow(producer, consumer, key);
         if changed {
@@ -111,7 +111,7 @@ pub fn reason(consumer: &Consumer, producer: &Producer, now: Instant) -> Reason 
         // There are no layers to choose from and nothing to wait for: it is forwarded, or there is nothing to forward.
         return if producer.is_withheld || !producer.sounds(now) { Reason::LayerInactive } else { Reason::Full };
     }
-    consumer.selector.reason(producer.spatial_layers(), producer.alive(now))
+    consumer.selector.reason(producer.spatial_layers(), producer.alive())
 }
 
 /// A consumer is in the lists of the layers that it gets or waits for, and in no other.

@@ -23,9 +23,12 @@ use crate::shard::room::Room;
 use crate::shard::table::Key;
 use crate::shard::transport::Transport;
 
-/// A simulcast layer that is silent for so long has ended; 500 ms is the longest that a receiver may look
-/// at a still picture before it gets another layer, less the round trip of a key frame request.
+/// A simulcast layer that is silent for so long while others go on has ended; 500 ms is the longest that a receiver
+/// may look at a still picture before it gets another layer, less the round trip of a key frame request.
 pub const LAYER_SILENCE: Duration = Duration::from_millis(350);
+
+/// The same where the sender said that it may fall silent.
+const LAYER_SILENCE_DTX: Duration = Duration::from_secs(2);
 
 /// A microphone that is silent for so long sends nothing, or its path is dead: with DTX Opus sends a packet
 /// each 400 ms at least, of which five in a row may be lost.
@@ -68,8 +71,8 @@ pub struct Producer {
     pub consumers: Vec<Key<Consumer>>,
     /// How many of them are paused; they are in no layer's list.
     pub paused_consumers: u32,
-    /// The layers that arrived when the consumers last chose; of a sound, whether it arrived when it was last looked at.
-    pub was_alive: u8,
+    /// The layers that arrive, as a bit set; of a sound, whether it arrived when it was last looked at.
+    pub(super) alive: u8,
     /// Last score told to its peer.
     pub told_score: Option<u8>,
 }
@@ -91,6 +94,10 @@ pub struct Layer {
     pub last_packet: Option<Instant>,
     /// Layers within this stream.
     pub scalable: Option<Box<Scalable>>,
+    /// When the newest frame began to arrive, and the one before it.
+    pub frame_begins: [Option<Instant>; 2],
+    /// It may fall silent without being gone.
+    dtx: bool,
     /// Bytes of each temporal layer.
     pub temporal_rates: [RateMeter; TEMPORAL_LAYERS],
     /// Where its newest frame began; VP8 and Opus say that in each packet.
@@ -134,6 +141,8 @@ impl Producer {
                 consumers: Vec::new(),
                 last_packet: None,
                 scalable: None,
+                frame_begins: [None; 2],
+                dtx: encoding.dtx,
                 temporal_rates: Default::default(),
                 bounds: FrameBounds::default(),
                 frames: 0,
@@ -170,7 +179,7 @@ impl Producer {
             layers,
             consumers: Vec::new(),
             paused_consumers: 0,
-            was_alive: 0,
+            alive: 0,
             told_score: None,
         }
     }
@@ -196,14 +205,39 @@ impl Producer {
 
     /// The layers that arrive, as a bit set. A source with one layer has nothing to change over to, and may
     /// be silent without being gone (a screen that does not change): it counts as alive.
-    pub fn alive(&self, now: Instant) -> u8 {
+    pub fn alive(&self) -> u8 {
         if self.spatial_layers() == 1 {
             return 1;
         }
+        self.scalable().map_or(self.alive, |scalable| scalable.alive(LAYER_SILENCE))
+    }
+
+    /// A packet of a layer came. Returns whether it did not arrive before.
+    pub fn revive(&mut self, layer: u8) -> bool {
+        let before = self.alive;
+        self.alive |= 1 << layer;
+        self.alive != before
+    }
+
+    /// Looks which layers still arrive; returns whether that changed. A layer is judged by its siblings: it has ended when
+    /// two frames of another came, the first of them long after its last packet. So all may be as slow as they like, for a
+    /// screen sends a frame a second; the second frame is for packets of one capture that are under way when it is looked.
+    pub fn judge_layers(&mut self) -> bool {
         if let Some(scalable) = self.scalable() {
-            return scalable.alive(LAYER_SILENCE);
+            let alive = scalable.alive(LAYER_SILENCE);
+            return std::mem::replace(&mut self.alive, alive) != alive;
         }
-        self.layers.iter().enumerate().fold(0, |set, (at, layer)| set | u8::from(layer.is_fresh(now)) << at)
+        let sibling = self.layers.iter().filter_map(|layer| layer.frame_begins[1]).max();
+        let before = self.alive;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let silence = if layer.dtx { LAYER_SILENCE_DTX } else { LAYER_SILENCE };
+            let has_ended =
+                layer.last_packet.is_none_or(|last| sibling.is_some_and(|sibling| sibling >= last + silence));
+            if has_ended {
+                self.alive &= !(1 << at);
+            }
+        }
+        self.alive != before
     }
 
     /// Whether a sound arrives: from a sender that has something to send, even if it is silence.
@@ -243,7 +277,7 @@ impl Producer {
         if self.offered_at.replace(now).is_none() {
             return;
         }
-        let alive = self.alive(now);
+        let alive = self.alive();
         if let Some(scalable) = self.layers.first().and_then(|layer| layer.scalable.as_deref()) {
             return scalable.measure(alive, now, &mut self.offer);
         }
@@ -252,7 +286,8 @@ impl Producer {
                 self.offer.stop(at as u8);
                 continue;
             }
-            let mut sum = 0;
+            // A simulcast layer between two frames of a slow screen costs next to nothing, and arrives nevertheless.
+            let mut sum = u64::from(self.layers.len() > 1);
             for (temporal, rate) in layer.temporal_rates.iter().enumerate() {
                 sum += rate.bitrate_bps(now);
                 self.offer.observe(at as u8, temporal as u8, sum);
@@ -266,7 +301,7 @@ impl Producer {
 }
 
 impl Layer {
-    /// Whether packets came lately; a silent screen is none the worse for it.
+    /// Whether packets came lately.
     pub fn is_fresh(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now.duration_since(at) < LAYER_SILENCE)
     }

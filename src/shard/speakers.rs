@@ -50,7 +50,7 @@ impl Shard {
                 continue;
             };
             let sounds = u8::from(producer.sounds(now));
-            if std::mem::replace(&mut producer.was_alive, sounds) != sounds {
+            if std::mem::replace(&mut producer.alive, sounds) != sounds {
                 self.changed.extend(&producer.consumers);
             }
         }

@@ -162,8 +162,7 @@ impl Shard {
             if producer.spatial_layers() == 1 {
                 continue;
             }
-            let alive = producer.alive(now);
-            if std::mem::replace(&mut producer.was_alive, alive) != alive {
+            if producer.judge_layers() {
                 self.changed.extend(&producer.consumers);
                 self.choose_layers(now, producer_key, true);
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringside::shard::command::{Layers, Reason};
+use ringside::shard::command::{Event, Layers, Reason};
 
 use crate::call::Call;
 use crate::source::Source;
@@ -47,6 +47,29 @@ fn a_layer_that_stops_arriving_is_left_within_half_a_second() {
     assert_eq!(viewer_.shown().last().map(|shown| layer_of(shown.layer)), Some(2), "and taken again when it is back");
     viewer_.assert_continuous();
     assert_eq!(viewer_.missing(), 0);
+}
+
+#[test]
+fn a_screen_that_sends_a_frame_now_and_then_keeps_its_layer_and_is_asked_for_no_key_frame() {
+    for interval_ms in [333, 500, 1000, 2500] {
+        let mut call = Call::new(26);
+        let (sender, viewer) = (call.join(), call.join());
+        let screen = call.publish(sender, Source::simulcast(SSRC, call.now));
+        let (_, ssrc) = call.watch(viewer, screen);
+        call.run(3 * SECOND);
+        call.source(sender).interval = Duration::from_millis(interval_ms);
+        call.run(3 * SECOND);
+        let (from, asked) = (call.now, call.key_frame_requests(sender));
+        let told = call.events.len();
+        call.run(30 * SECOND);
+        assert_eq!(call.key_frame_requests(sender), asked, "a frame each {interval_ms} ms");
+        let shown = call.viewer(viewer, ssrc).shown();
+        let shown: Vec<_> = shown.iter().filter(|shown| shown.at > from).collect();
+        assert!(shown.len() as u64 >= 30_000 / interval_ms - 1, "{} frames each {interval_ms} ms", shown.len());
+        assert!(shown.iter().all(|shown| layer_of(shown.layer) == 2 && !shown.is_key), "{shown:?}");
+        let changes = call.events[told..].iter().filter(|(_, event)| matches!(event, Event::ConsumerLayers { .. }));
+        assert_eq!(changes.count(), 0, "a frame each {interval_ms} ms");
+    }
 }
 
 #[test]
