@@ -132,6 +132,10 @@ pub const AUDIO_SEQUENCES: usize = 64;
 /// 30 fps stream that loses every second frame. Full: the oldest cannot be asked for again.
 pub const REWRITE_SEGMENTS: usize = 64;
 
+/// Numbers of one consumer that were filled with an empty packet, because the packet that belongs there came late and of a
+/// layer left out. Full: the oldest is forgotten, and would be resent with what it held.
+pub const REWRITE_HOLES: usize = 64;
+
 /// How long packets that could leave wait for company on a core without a moment to spare, at most what a jitter
 /// buffer never notices. `--gather-max-us` lowers it.
 pub const GATHER: Duration = Duration::from_millis(5);

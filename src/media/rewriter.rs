@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::REWRITE_SEGMENTS;
+use crate::limits::{REWRITE_HOLES, REWRITE_SEGMENTS};
 use crate::media::history::Packet;
 use crate::packet::codec::vp8::{PictureIds, Vp8Descriptor};
 use crate::packet::seq::{PictureId, Tl0PicIdx};
@@ -31,6 +31,8 @@ pub struct Rewriter {
     last_timestamp: u32,
     last_picture: u16,
     last_tl0: u8,
+    /// Numbers since the last switch whose packets were left out too late, newest last: what was sent under them is empty.
+    holes: VecDeque<u64>,
     /// Picture of the newest frame that was left out, to count each once.
     skipped_picture: Option<u16>,
     started: bool,
@@ -80,6 +82,7 @@ impl Rewriter {
         Rewriter {
             current: Segment { first_in: u64::MAX, sequence: 0, timestamp: 0, picture: 0, tl0: 0, top: NO_TOP },
             older: VecDeque::new(),
+            holes: VecDeque::new(),
             next_in: 0,
             highest_out: u64::from(first & 0x7fff),
             last_timestamp: 0,
@@ -108,6 +111,7 @@ impl Rewriter {
     /// within the stream that ends its pictures, or [`NO_TOP`].
     pub fn switch(&mut self, packet: &Packet, timestamp: u32, top: u8) {
         self.older.clear();
+        self.holes.clear();
         self.skipped_picture = None;
         let (picture, tl0) = match (packet.vp8, self.started) {
             (Some(ids), true) => (
@@ -159,10 +163,13 @@ impl Rewriter {
     /// The packet is left out, and those behind it move up.
     pub fn skip(&mut self, packet: &Packet) -> Skipped {
         if packet.sequence < self.next_in {
-            return match self.segment_of(packet.sequence) {
-                Some(segment) => Skipped::Hole(segment.apply(packet)),
-                None => Skipped::BeforeSwitch,
-            };
+            let Some(segment) = self.segment_of(packet.sequence) else { return Skipped::BeforeSwitch };
+            let rewrite = segment.apply(packet);
+            if self.holes.len() == REWRITE_HOLES {
+                self.holes.pop_front();
+            }
+            self.holes.push_back(rewrite.sequence);
+            return Skipped::Hole(rewrite);
         }
         self.next_in = packet.sequence + 1;
         let mut next = self.current;
@@ -210,6 +217,11 @@ impl Rewriter {
     /// What a packet that was accepted before became then.
     pub fn again(&self, packet: &Packet) -> Option<Rewrite> {
         Some(self.segment_of(packet.sequence)?.apply(packet))
+    }
+
+    /// Whether what was sent under this number only filled its place.
+    pub fn is_hole(&self, rewrite: &Rewrite) -> bool {
+        self.holes.contains(&rewrite.sequence)
     }
 
     fn segment_of(&self, source: u64) -> Option<&Segment> {
@@ -333,9 +345,13 @@ mod tests {
         sent(&mut rewriter, &packet(10));
         sent(&mut rewriter, &packet(12));
         match rewriter.skip(&packet(11)) {
-            Skipped::Hole(rewrite) => assert_eq!(rewrite.sequence as u16, 102),
+            Skipped::Hole(rewrite) => {
+                assert_eq!(rewrite.sequence as u16, 102);
+                assert!(rewriter.is_hole(&rewrite), "it is one for whoever asks again");
+            }
             other => panic!("{other:?}"),
         }
+        assert!(!rewriter.is_hole(&rewriter.again(&packet(12)).unwrap()));
     }
 
     #[test]
@@ -404,5 +420,11 @@ mod tests {
             }
         }
         assert!(rewriter.older.len() <= REWRITE_SEGMENTS);
+        let mut rewriter = started(0);
+        for source in 1..1000u64 {
+            sent(&mut rewriter, &packet(2 * source));
+            rewriter.skip(&packet(2 * source - 1));
+        }
+        assert_eq!(rewriter.holes.len(), REWRITE_HOLES);
     }
 }

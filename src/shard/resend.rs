@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::discard::Discard;
 use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, RESENDS_REMEMBERED};
 use crate::media::header::Departure;
-use crate::media::history::{History, Packet};
+use crate::media::history::Packet;
 use crate::media::rewriter::Rewrite;
 use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
@@ -48,9 +48,15 @@ impl Shard {
         let producer = self.producers.at(consumer.producer).ok_or(Discard::ResendRefused)?;
         let layer = consumer.selector.flowing().ok_or(Discard::ResendRefused)?;
         let source = consumer.rewriter.source_of(sequence).ok_or(Discard::ResendRefused)?;
-        let number = producer.layers[layer as usize].index.find(source).ok_or(Discard::ResendRefused)?;
+        let layer = &producer.layers[layer as usize];
+        let number = layer.index.find(source).ok_or(Discard::ResendRefused)?;
+        // It came just now, and leaves by itself with its run, or not at all.
+        if layer.pending.contains(&number) {
+            return Err(Discard::ResendRefused);
+        }
         let packet = self.history.packet(number).ok_or(Discard::ResendRefused)?;
         let rewrite = consumer.rewriter.again(packet).ok_or(Discard::ResendRefused)?;
+        let payload = if consumer.rewriter.is_hole(&rewrite) { &[] } else { self.history.payload(packet) };
         let rtt = consumer.transmission.rtt().unwrap_or(ASSUMED_RTT);
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
         if !rtx.may_resend(sequence, now, rtt) {
@@ -72,7 +78,7 @@ impl Shard {
             abs_send_time: self.clock.abs_send_time(now),
             transport_sequence: transport.transport_sequence as u16,
         };
-        let len = rtx.write(packet, &rewrite, departure, slot, keys, &self.history);
+        let len = rtx.write(packet, payload, &rewrite, departure, slot, keys);
         let number = SeqNo(transport.transport_sequence as u16);
         let is_numbered = rtx.header.has_transport_cc();
         transport.transport_sequence += u64::from(is_numbered);
@@ -104,20 +110,20 @@ impl Rtx {
         true
     }
 
-    /// The packet as this consumer was sent it, behind its original sequence number.
+    /// The packet as this consumer was sent it, behind its original sequence number. An empty `payload` filled a hole, and
+    /// does so again: what belongs there is of a layer that was left out.
     fn write(
         &mut self,
         packet: &Packet,
+        payload: &[u8],
         rewrite: &Rewrite,
         departure: Departure,
         out: &mut [u8],
         keys: &mut Keys,
-        history: &History,
     ) -> usize {
         self.sequence += 1;
         let own = Rewrite { sequence: self.sequence, ..*rewrite };
         let at = self.header.write(out, packet, history.descriptor(packet), &own, departure, false);
-        let payload = history.payload(packet);
         let end = at + OSN_BYTES + payload.len();
         out[at..at + OSN_BYTES].copy_from_slice(&(rewrite.sequence as u16).to_be_bytes());
         out[at + OSN_BYTES..end].copy_from_slice(payload);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringside::shard::command::{Event, Layers, Reason};
 
 use crate::call::Call;
+use crate::network::Link;
 use crate::source::Source;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -154,4 +155,28 @@ fn a_screen_that_is_sent_in_one_size_and_rate_is_all_there_is() {
     call.run(10 * SECOND);
     assert_eq!(call.told(consumer), Some((Some(Layers { spatial: 0, temporal: 0 }), Reason::Full)));
     assert_eq!(call.consumer_stats(consumer).reason, Reason::Full);
+}
+
+#[test]
+fn what_was_left_out_is_not_sent_because_its_place_was_lost() {
+    let mut call = Call::new(27);
+    let (sender, viewer) = (call.join(), call.join());
+    let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+    let (consumer, ssrc) = call.watch(viewer, camera);
+    call.run(3 * SECOND);
+    call.prefer(consumer, 2, Some(0));
+    call.run(SECOND);
+    // Frames overtake each other, so many packets of the upper layers come when later ones have left; what fills
+    // their places is lost, and asked for again.
+    let (up, down) = (Link { jitter: SECOND / 16, ..call.default_link }, Link { loss: 0.2, ..call.default_link });
+    call.set_links(sender, up, call.default_link);
+    call.set_links(viewer, call.default_link, down);
+    let from = call.now;
+    call.run_watched(10 * SECOND, &[(viewer, ssrc)]);
+    assert!(call.consumer_stats(consumer).packets_retransmitted > 100);
+    let viewer = call.viewer(viewer, ssrc);
+    assert!(viewer.padding > 50, "{}", viewer.padding);
+    let layers: Vec<_> = viewer.temporal_layers(from, call.now).into_iter().collect();
+    assert_eq!(layers, [0]);
+    assert!(viewer.shown_in(from, call.now) > 50, "{}", viewer.shown_in(from, call.now));
 }

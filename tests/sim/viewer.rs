@@ -1,7 +1,7 @@
 //! What a receiver makes of a stream: reassembled by an independent VP8 depacketiser, every frame judged by
 //! whether a decoder that has only what came before could have shown it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use rtp::codecs::vp8::Vp8Packet;
@@ -70,6 +70,12 @@ impl Viewer {
     /// How many packets came in a time.
     pub fn arrivals(&self, from: Instant, to: Instant) -> usize {
         self.packets.values().filter(|packet| packet.at > from && packet.at <= to).count()
+    }
+
+    /// The temporal layers of what came in a time, shown or not.
+    pub fn temporal_layers(&self, from: Instant, to: Instant) -> BTreeSet<u8> {
+        let came = self.packets.values().filter(|packet| packet.at > from && packet.at <= to);
+        came.filter_map(|packet| packet.payload.get(5)).map(|byte| byte >> 6).collect()
     }
 
     pub fn last_shown(&self) -> Option<Instant> {
