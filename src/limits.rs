@@ -226,6 +226,14 @@ pub const RESENDS_PER_TICK: usize = 1_024;
 /// more is resent until one is older than that.
 pub const RESENDS_REMEMBERED: usize = 128;
 
+/// Packets of one transport that must not be lost again, and that feedback is listened to for: a key frame of 150 kB. Full:
+/// a further one is resent only when it is asked for.
+pub const AWAITED_PACKETS: usize = 128;
+/// How often one of them leaves again without being asked for, and until when after it first left. A round trip is then
+/// over several times; what still misses needs a key frame.
+pub const AWAITED_TRIES: u8 = 4;
+pub const AWAITED_AGE: Duration = Duration::from_secs(1);
+
 // ---- the control plane
 
 /// Bytes of one message of a client, over either framing, and of an HTTP request's body. A `produce` with

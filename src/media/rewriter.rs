@@ -196,6 +196,12 @@ impl Rewriter {
         self.current = next;
     }
 
+    /// Whether a packet was sent behind a later one.
+    #[inline]
+    pub fn is_late(&self, rewrite: &Rewrite) -> bool {
+        rewrite.sequence < self.highest_out
+    }
+
     /// Which source packet was sent under this number since the last switch.
     pub fn source_of(&self, sequence: u16) -> Option<u64> {
         let behind = (self.highest_out as u16).wrapping_sub(sequence);

@@ -35,6 +35,7 @@ impl Shard {
         self.repairs.invented_feedback += u64::from(is_invented(feedback, transport.transport_sequence));
         if let Some(estimator) = transport.estimator.as_mut() {
             estimator.feedback(feedback, now);
+            self.resend_lost(now, key);
             self.keep_bandwidth(now, key);
         }
     }

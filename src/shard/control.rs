@@ -11,6 +11,7 @@ use rand::RngExt;
 use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Ssrc, TransportId};
 use crate::limits;
 use crate::shard::Shard;
+use crate::shard::awaited::Awaited;
 use crate::shard::command::*;
 use crate::shard::consumer::Consumer;
 use crate::shard::producer::Producer;
@@ -124,6 +125,7 @@ impl Shard {
             sent_ssrcs: HashMap::new(),
             estimator: None,
             next_allocation: None,
+            awaited: Awaited::default(),
             transport_sequence: 0,
             due: Vec::with_capacity(limits::RUN_SEGMENTS),
             armed: Armed::default(),

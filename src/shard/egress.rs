@@ -73,6 +73,8 @@ struct Outgoing {
     rank: u16,
     /// Carries no payload: fills a hole in the numbering.
     is_filler: bool,
+    /// Leaves again when it is lost, without being asked for.
+    is_awaited: bool,
 }
 
 impl Shard {
@@ -205,11 +207,23 @@ impl Shard {
             }
             largest = largest.max(size);
             let (size, padded, rank) = (size as u16, size as u16, 0);
-            egress.outgoing.push(Outgoing { consumer: key, packet: at, rewrite, size, padded, rank, is_filler });
+            let is_awaited = consumer.rewriter.is_late(&rewrite);
+            egress.outgoing.push(Outgoing {
+                consumer: key,
+                packet: at,
+                rewrite,
+                size,
+                padded,
+                rank,
+                is_filler,
+                is_awaited,
+            });
         }
         pad_and_rank(&mut egress.outgoing[start..], largest);
         if consumer.selector.current() != flowing {
             self.changed.push(key);
+            // Without the packets of the first key frame there is no picture at all.
+            egress.outgoing[start..].iter_mut().for_each(|outgoing| outgoing.is_awaited = true);
         }
     }
 
@@ -254,6 +268,9 @@ impl Shard {
                     Some(estimator) if is_numbered => estimator.sent(SeqNo(number), written, now),
                     Some(estimator) => estimator.sent_unnumbered(written, now),
                     None => {}
+                }
+                if next.is_awaited && is_numbered {
+                    transport.awaited.sent(SeqNo(number), next.consumer, next.rewrite.sequence as u16, now);
                 }
                 at += written;
                 count += 1;
@@ -407,7 +424,7 @@ mod tests {
             .zip(sizes)
             .map(|(packet, size)| {
                 let (size, padded, rank) = (*size, *size, 0);
-                Outgoing { consumer, packet, rewrite, size, padded, rank, is_filler: false }
+                Outgoing { consumer, packet, rewrite, size, padded, rank, is_filler: false, is_awaited: false }
             })
             .collect();
         pad_and_rank(&mut run, *sizes.iter().max().unwrap() as usize);

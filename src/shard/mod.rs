@@ -11,13 +11,14 @@
 //! | media out: decided, sealed, joined into messages | [`egress`] |
 //! | STUN, DTLS, and what follows when a path changes | `path` |
 //! | feedback from receivers and senders | `feedback` |
-//! | what receivers ask for again | `resend` |
+//! | what receivers ask for again, and what is known to be lost again | `resend`, `awaited` |
 //! | what is due by the clock: repairs, key frames, silent layers | `upkeep` |
 //! | reports to senders and receivers | `reports` |
 //! | bandwidth: feedback, allocation, probes | `bandwidth` |
 //! | who speaks | `speakers` |
 //! | commands | `control` |
 
+mod awaited;
 mod bandwidth;
 pub mod command;
 mod consumer;

@@ -2,12 +2,12 @@
 //!
 //! The resent packet is what this consumer was sent, rewritten the same way: its number, timestamp and VP8
 //! picture are worked out again from the same segment of its numbering. Nothing is sent twice within a round
-//! trip, and nothing from before a layer switch.
+//! trip, and nothing from before a layer switch. What feedback calls lost once it was resent leaves again unasked.
 
 use std::time::{Duration, Instant};
 
 use crate::discard::Discard;
-use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, RESENDS_REMEMBERED};
+use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, RESENDS_PER_TICK, RESENDS_REMEMBERED};
 use crate::media::header::Departure;
 use crate::media::history::Packet;
 use crate::media::rewriter::Rewrite;
@@ -16,7 +16,7 @@ use crate::shard::Shard;
 use crate::shard::consumer::{Consumer, Rtx};
 use crate::shard::outbox::Outbox;
 use crate::shard::table::Key;
-use crate::shard::transport::Keys;
+use crate::shard::transport::{Keys, Transport};
 
 const OSN_BYTES: usize = 2;
 
@@ -35,6 +35,27 @@ impl Shard {
             }
         }
         self.resends = resends;
+    }
+
+    /// What feedback calls lost of what was awaited leaves with this tick.
+    pub(super) fn resend_lost(&mut self, now: Instant, key: Key<Transport>) {
+        let (consumers, resends) = (&self.consumers, &mut self.resends);
+        let Some(transport) = self.transports.at_mut(key) else { return };
+        let Some(estimator) = transport.estimator.as_deref() else { return };
+        let reported = transport.rtt;
+        let rtt = |key| {
+            consumers.at(key).and_then(|consumer| consumer.transmission.rtt()).or(reported).unwrap_or(ASSUMED_RTT)
+        };
+        transport.awaited.due(
+            now,
+            rtt,
+            |number| estimator.fate(number),
+            |consumer, sequence| {
+                if resends.len() < RESENDS_PER_TICK {
+                    resends.push((consumer, sequence));
+                }
+            },
+        );
     }
 
     fn resend(
@@ -57,12 +78,12 @@ impl Shard {
         let packet = self.history.packet(number).ok_or(Discard::ResendRefused)?;
         let rewrite = consumer.rewriter.again(packet).ok_or(Discard::ResendRefused)?;
         let payload = if consumer.rewriter.is_hole(&rewrite) { &[] } else { self.history.payload(packet) };
-        let rtt = consumer.transmission.rtt().unwrap_or(ASSUMED_RTT);
+        let transport = self.transports.at_mut(consumer.transport).ok_or(Discard::NotConnected)?;
+        let rtt = consumer.transmission.rtt().or(transport.rtt).unwrap_or(ASSUMED_RTT);
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
         if !rtx.may_resend(sequence, now, rtt) {
             return Err(Discard::ResendRefused);
         }
-        let transport = self.transports.at_mut(consumer.transport).ok_or(Discard::NotConnected)?;
         let destination = transport.destination.ok_or(Discard::NotConnected)?;
         let keys = transport.keys.as_mut().ok_or(Discard::NotConnected)?;
         let needed = rtx.header.len(packet)
@@ -86,6 +107,9 @@ impl Shard {
             Some(estimator) if is_numbered => estimator.sent(number, len, now),
             Some(estimator) => estimator.sent_unnumbered(len, now),
             None => {}
+        }
+        if is_numbered {
+            transport.awaited.sent(number, key, sequence, now);
         }
         outbox.commit(len, len);
         consumer.rest.resent += 1;

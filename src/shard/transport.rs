@@ -9,6 +9,7 @@ use crate::limits::STREAMS_PER_TRANSPORT;
 use crate::media::bwe::Estimator;
 use crate::media::report::{Echo, RateMeter};
 use crate::media::transport_cc::ArrivalRecord;
+use crate::shard::awaited::Awaited;
 use crate::shard::command::{Direction, DtlsState, IceState};
 use crate::shard::consumer::Consumer;
 use crate::shard::outbox::Destination;
@@ -45,6 +46,8 @@ pub struct Transport {
     /// What the downlink carries; begins with the first video consumer.
     pub estimator: Option<Box<Estimator>>,
     pub next_allocation: Option<Instant>,
+    /// Packets that leave again when feedback calls them lost.
+    pub awaited: Awaited,
     /// Sequence number of the next packet that carries one (transport-wide congestion control).
     pub transport_sequence: u64,
     /// Runs of this tick: index of the run, and whose copy of it.

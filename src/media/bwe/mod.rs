@@ -31,6 +31,7 @@ use limited::SendBudget;
 use loss::LossLimit;
 use probe::{Prober, Wish};
 use rate::{DelayRate, Moment};
+pub use sent::Fate;
 use sent::SentRing;
 use throughput::{Bursts, Throughput};
 
@@ -177,6 +178,11 @@ impl Estimator {
         self.rtt_us = self.rtt_us.min(now_us.saturating_sub(newest_sent_us).max(1_000));
         self.loss.add(packets + lost, lost as i64 - found, bytes + lost_bytes, now_us);
         self.adjust(now, now_us);
+    }
+
+    /// What became of the datagram that left under this number.
+    pub fn fate(&self, number: SeqNo) -> Fate {
+        self.sent.fate(number)
     }
 
     fn adjust(&mut self, now: Instant, now_us: u64) {

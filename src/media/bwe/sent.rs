@@ -13,6 +13,8 @@ pub(super) struct SentRing {
     slots: Vec<Slot>,
     /// Newest number, unwrapped; starts at 65536 + the first.
     newest: Option<u64>,
+    /// Newest number that feedback spoke of.
+    told: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,16 +24,28 @@ struct Slot {
     bytes: u16,
     /// Probe number, 0 for none.
     probe: u8,
-    fate: Fate,
+    state: State,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Fate {
+enum State {
     #[default]
     Empty,
     Flying,
     Lost,
     Arrived,
+}
+
+/// What is known of a packet that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Flying,
+    /// Feedback spoke of later packets and never of this one: a report was lost.
+    Passed,
+    Lost,
+    Arrived,
+    /// Never sent, or forgotten.
+    Unknown,
 }
 
 /// A packet that feedback says has arrived.
@@ -57,14 +71,14 @@ impl SentRing {
             self.skip(newest, place);
         }
         let old = self.slots[place as usize & (self.slots.len() - 1)];
-        if old.fate == Fate::Flying && self.slots.len() < SENT_PACKETS {
+        if old.state == State::Flying && self.slots.len() < SENT_PACKETS {
             let age_us = (now_us as u32).wrapping_sub(old.sent_us);
             if age_us < USEFUL_US {
                 self.grow(newest);
             }
         }
         let mask = self.slots.len() - 1;
-        self.slots[place as usize & mask] = Slot { sent_us: now_us as u32, bytes, probe, fate: Fate::Flying };
+        self.slots[place as usize & mask] = Slot { sent_us: now_us as u32, bytes, probe, state: State::Flying };
         self.newest = Some(place);
     }
 
@@ -92,17 +106,29 @@ impl SentRing {
         (age < self.slots.len() as u64).then_some(newest - age)
     }
 
+    /// What became of a packet.
+    pub(super) fn fate(&self, number: SeqNo) -> Fate {
+        let Some(place) = self.place(number) else { return Fate::Unknown };
+        match self.slots[place as usize & (self.slots.len() - 1)].state {
+            State::Empty => Fate::Unknown,
+            State::Flying if place < self.told => Fate::Passed,
+            State::Flying => Fate::Flying,
+            State::Lost => Fate::Lost,
+            State::Arrived => Fate::Arrived,
+        }
+    }
+
     /// The packet arrived; `None` if it was never sent, is forgotten, or was told before.
     pub(super) fn arrived(&mut self, number: SeqNo, now_us: u64) -> Option<(SentPacket, WasLost)> {
         let place = self.place(number)?;
         let mask = self.slots.len() - 1;
         let slot = &mut self.slots[place as usize & mask];
-        let was_lost = match slot.fate {
-            Fate::Flying => false,
-            Fate::Lost => true,
-            Fate::Empty | Fate::Arrived => return None,
+        let was_lost = match slot.state {
+            State::Flying => false,
+            State::Lost => true,
+            State::Empty | State::Arrived => return None,
         };
-        slot.fate = Fate::Arrived;
+        slot.state = State::Arrived;
         let sent_us = now_us.saturating_sub((now_us as u32).wrapping_sub(slot.sent_us) as u64);
         Some((SentPacket { sent_us, bytes: slot.bytes, probe: slot.probe }, WasLost(was_lost)))
     }
@@ -118,12 +144,13 @@ impl SentRing {
             return (0, 0);
         }
         let base = newest.saturating_sub(behind);
+        self.told = self.told.max((base + count as u64).min(newest + 1) - 1);
         let oldest = newest.saturating_sub(len - 1);
         let (mut packets, mut lost_bytes) = (0, 0);
         for number in base.max(oldest)..(base + count as u64).min(newest + 1) {
             let slot = &mut self.slots[(number % len) as usize];
-            if slot.fate == Fate::Flying {
-                slot.fate = Fate::Lost;
+            if slot.state == State::Flying {
+                slot.state = State::Lost;
                 packets += 1;
                 lost_bytes += slot.bytes as u64;
             }
@@ -154,6 +181,18 @@ mod tests {
             assert_eq!((packet.sent_us, packet.bytes, was_lost.0), (n as u64, 100, false));
             assert_eq!(ring.arrived(SeqNo(n), 70_000), None, "told twice");
         }
+    }
+
+    #[test]
+    fn the_fate_of_a_packet_is_what_the_last_feedback_said_or_that_it_said_nothing() {
+        let mut ring = ring(100..120);
+        assert_eq!(ring.fate(SeqNo(105)), Fate::Flying);
+        ring.arrived(SeqNo(110), 200);
+        ring.lost(SeqNo(108), 5);
+        let fates = [99, 105, 109, 110, 113, 120].map(|number| ring.fate(SeqNo(number)));
+        let expected = [Fate::Unknown, Fate::Passed, Fate::Lost, Fate::Arrived, Fate::Flying, Fate::Unknown];
+        assert_eq!(fates, expected);
+        assert_eq!(SentRing::default().fate(SeqNo(0)), Fate::Unknown);
     }
 
     #[test]
