@@ -19,9 +19,16 @@ use crate::source::{Medium, Source};
 use crate::viewer::Viewer;
 
 pub const ROOM: RoomId = RoomId(1);
-/// How often a viewer looks whether its picture moves.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often a viewer looks at what is missing, and every how many looks whether its picture moves.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: usize = 10;
 const STUCK: Duration = Duration::from_secs(1);
+/// Requests of the stack for one packet, a round trip apart or a tenth of a second where it knows none; and one more time
+/// for the answer.
+const REQUESTS: u32 = 5 + 1;
+const REQUEST_LEAST: Duration = Duration::from_millis(105);
+/// A packet that is missing so far back is not taken any more by the stack, and not asked for.
+const WINDOW: u64 = 100;
 const SERVER: &str = "10.0.0.1:10000";
 
 pub struct Call {
@@ -298,19 +305,28 @@ impl Call {
         &self.connections[self.clients[client].recv].viewers[&ssrc]
     }
 
-    /// Lets the call go on with viewers who ask for key frames as browsers do: every 200 ms until the first picture, and
-    /// once the picture has stood for a second. (The stack asks five times for a packet and then gives it up in silence;
-    /// Chromium asks ten times.)
+    /// Lets the call go on with viewers who ask for key frames as browsers do: every 200 ms until the first picture, when
+    /// a packet is given up, and once the picture has stood for a second. (The stack asks five times for a packet, as long
+    /// as it is among the last hundred, and then gives it up in silence; Chromium asks ten times, among the last thousand.)
     pub fn run_watched(&mut self, duration: Duration, eyes: &[(usize, u32)]) {
         let end = self.now + duration;
-        while self.now < end {
+        let mut given_up = vec![0; eyes.len()];
+        for look in 1.. {
+            if self.now >= end {
+                return;
+            }
             self.run(LOOK.min(end - self.now));
-            for (client, ssrc) in eyes {
-                let last = self.viewer(*client, *ssrc).last_shown();
-                if last.is_none_or(|at| self.now - at > STUCK) {
+            for (at, (client, ssrc)) in eyes.iter().enumerate() {
+                let connection = self.clients[*client].recv;
+                let round = (self.up[connection].delay + self.down[connection].delay).max(REQUEST_LEAST);
+                let viewer = self.viewer(*client, *ssrc);
+                let new = viewer.given_up(self.now, WINDOW, round * REQUESTS, given_up[at]);
+                let is_stuck = || viewer.last_shown().is_none_or(|at| self.now - at > STUCK);
+                if new.is_some() || (look % LOOKS == 0 && is_stuck()) {
                     let now = self.now;
                     self.connections[self.clients[*client].recv].request_key_frame(now, *ssrc);
                 }
+                given_up[at] = new.unwrap_or(given_up[at]);
             }
             self.flush();
         }

@@ -72,6 +72,22 @@ impl Viewer {
         self.packets.values().filter(|packet| packet.at > from && packet.at <= to).count()
     }
 
+    /// The newest number, if one above `above` is missing that nobody asks for any more (it is more than `window` packets
+    /// back, or was noticed more than `patience` ago), and no key frame has begun behind it.
+    pub fn given_up(&self, now: Instant, window: u64, patience: Duration, above: u64) -> Option<u64> {
+        let (last, _) = self.packets.last_key_value()?;
+        let (first, _) = self.packets.first_key_value()?;
+        let from = last.saturating_sub(2 * window).max(above + 1).max(*first);
+        let behind =
+            |number: u64| self.packets.range(number..).next().is_some_and(|(_, next)| now - next.at > patience);
+        let is_given_up =
+            |number: &u64| !self.packets.contains_key(number) && (*last - *number > window || behind(*number));
+        let missing = (from..*last).rev().find(is_given_up)?;
+        let begins =
+            |packet: &Received| packet.payload.len() > 6 && packet.payload[0] & 0x10 != 0 && packet.payload[6] & 1 == 0;
+        (!self.packets.range(missing..).any(|(_, packet)| begins(packet))).then_some(*last)
+    }
+
     /// The temporal layers of what came in a time, shown or not.
     pub fn temporal_layers(&self, from: Instant, to: Instant) -> BTreeSet<u8> {
         let came = self.packets.values().filter(|packet| packet.at > from && packet.at <= to);
