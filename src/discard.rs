@@ -62,6 +62,8 @@ discards! {
     ProducerPaused => "producer-paused",
     /// More STUN, DTLS and RTCP in one tick than may wait, or than there are send slots for.
     StagedFull => "staged-full",
+    /// A packet or a key frame of the probator was asked for: there is neither again.
+    ProbatorAsked => "probator-asked",
 
     // A packet that one consumer does not get; counted once for each.
     ConsumerPaused => "consumer-paused",

@@ -322,8 +322,12 @@ pub const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rooms that one Socket.IO connection may be in at once. Full: `too-many`.
 pub const ROOMS_PER_CONNECTION: usize = 4;
 
-/// Padding packets of one probe that leave at a time.
-pub const PROBE_PACKETS: usize = 32;
+/// Padding packets of one probe that leave at a time, in messages of at most [`RUN_SEGMENTS`]; the rest in the next portion.
+pub const PROBE_PACKETS: usize = 64;
+
+/// Packets of one transport's probator stream. A client that begins to listen late takes a number for one of the first
+/// 2^15 (RFC 3711 section 3.3.1), so there is no wrap: 36 MB of padding. Full: no further probes.
+pub const PROBATOR_PACKETS: u64 = 1 << 15;
 
 /// How long a start waits for UDP ports that are taken. Later: exit code 2, with the port.
 pub const PORT_RELEASE: Duration = Duration::from_secs(1);

@@ -78,6 +78,10 @@ impl HeaderLayout {
         (at + 1) as u8
     }
 
+    pub fn extensions(&self) -> ExtensionSet {
+        self.extensions
+    }
+
     pub fn has_transport_cc(&self) -> bool {
         self.transport_cc_at != 0
     }

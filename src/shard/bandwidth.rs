@@ -3,11 +3,11 @@
 //! Feedback feeds the transport's estimator; the estimate is shared out among its consumers when it changes, when a
 //! wish or a source changes, and twice a second. A grant becomes the cap of a consumer's selector; which packet
 //! that means is decided there. Padding for probes leaves on a retransmission stream, which every browser accepts
-//! and no decoder sees (RFC 4588; the contract of the client allows nothing else).
+//! and no decoder sees (RFC 4588), or where there is none on the client's own [`probator`](super::probator).
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{PROBE_PACKETS, RUN_BYTES};
+use crate::limits::{PROBE_PACKETS, RUN_BYTES, RUN_SEGMENTS};
 use crate::media::allocation::{Demand, Offer};
 use crate::media::bwe::Estimator;
 use crate::media::header::Departure;
@@ -16,12 +16,13 @@ use crate::media::rewriter::Rewrite;
 use crate::media::spec::SourceClass;
 use crate::packet::rtcp::TransportCc;
 use crate::packet::seq::SeqNo;
-use crate::shard::Shard;
 use crate::shard::command::{Kind, Layers};
-use crate::shard::consumer::Consumer;
+use crate::shard::consumer::{Consumer, Rtx};
 use crate::shard::outbox::Outbox;
+use crate::shard::probator::Probator;
 use crate::shard::table::Key;
-use crate::shard::transport::Transport;
+use crate::shard::transport::{Keys, Transport};
+use crate::shard::{Sent, Shard};
 
 /// Between allocations when nothing happens: sources change their bitrates.
 const ALLOCATION_INTERVAL: Duration = Duration::from_millis(500);
@@ -54,8 +55,10 @@ impl Shard {
         if consumer.rest.kind != Kind::Video || !(feedback.transport_cc || feedback.remb) {
             return;
         }
+        let extensions = consumer.header.extensions();
         if let Some(transport) = self.transports.at_mut(consumer.transport) {
             transport.estimator.get_or_insert_with(|| Box::new(Estimator::new(now)));
+            transport.probator.get_or_insert_with(|| Box::new(Probator::new(extensions)));
         }
     }
 
@@ -130,7 +133,7 @@ impl Shard {
         }
     }
 
-    /// Sends the padding that probes want now, as one message for each transport.
+    /// Sends the padding that probes want now.
     pub(super) fn flush_probes(&mut self, now: Instant, outbox: &mut impl Outbox) {
         let mut probes = std::mem::take(&mut self.probes);
         for key in probes.drain(..) {
@@ -141,39 +144,40 @@ impl Shard {
 
     fn send_padding(&mut self, now: Instant, key: Key<Transport>, outbox: &mut impl Outbox) -> Option<()> {
         let transport = self.transports.at_mut(key)?;
-        let carrier = transport.consumers.iter().copied().find(|consumer| {
-            self.consumers.at(*consumer).is_some_and(|consumer| !consumer.paused && consumer.can_probe())
-        })?;
-        let consumer = self.consumers.at_mut(carrier)?;
-        let timestamp = consumer.rewriter.last_timestamp();
-        let rtx = consumer.rest.rtx.as_mut()?;
-        let destination = transport.destination?;
-        let keys = transport.keys.as_mut()?;
-        let estimator = transport.estimator.as_mut()?;
-        let wanted = estimator.padding(now)?;
-        let size = rtx.header.len(&Packet::new(0, 0, 0)) + PROBE_PADDING + keys.profile.rtp_overhead();
-        let count = wanted.div_ceil(size).clamp(1, PROBE_PACKETS.min(RUN_BYTES / size));
-        let slot = outbox.reserve(destination, count * size)?;
-        let abs_send_time = self.clock.abs_send_time(now);
-        let padding = {
-            let mut padding = [0; PROBE_PADDING];
-            padding[PROBE_PADDING - 1] = PROBE_PADDING as u8;
-            padding
-        };
-        for out in slot.chunks_exact_mut(size) {
-            rtx.sequence += 1;
-            let departure = Departure { abs_send_time, transport_sequence: transport.transport_sequence as u16 };
-            estimator.sent(SeqNo(transport.transport_sequence as u16), size, now);
-            transport.transport_sequence += 1;
-            let rewrite = Rewrite { sequence: rtx.sequence, timestamp, picture: 0, tl0: 0, end: false };
-            let header_len = rtx.header.write(out, &Packet::new(0, 0, 0), &[], &rewrite, departure, true);
-            keys.outbound.seal_rtp(out, header_len, &[], &padding, rtx.ssrc, rtx.sequence);
+        let wanted = transport.estimator.as_ref()?.padding(now)?;
+        let has_rtx = |consumer: &&Consumer| !consumer.paused && consumer.rest.rtx.is_some();
+        let carriers = transport.consumers.iter().filter_map(|key| self.consumers.at(*key)).filter(has_rtx);
+        // Padding carries the timestamp of the media that was sent.
+        let (any, carrier) = carriers.fold((false, None), |(_, found), consumer| {
+            (true, found.or(consumer.rewriter.has_started().then_some(consumer.ssrc)))
+        });
+        let departure = Departure { abs_send_time: self.clock.abs_send_time(now), transport_sequence: 0 };
+        let overhead = transport.keys.as_ref()?.profile.rtp_overhead();
+        match carrier.and_then(|ssrc| transport.sent_ssrcs.get(&ssrc)) {
+            Some(consumer) => {
+                let consumer = self.consumers.at_mut(*consumer)?;
+                let timestamp = consumer.rewriter.last_timestamp();
+                let rtx = consumer.rest.rtx.as_mut()?;
+                let (size, is_numbered) = (rtx.padding_size(overhead), rtx.header.has_transport_cc());
+                let padding = Padding { wanted, size, is_numbered, departure };
+                self.counters.add(transport.pad(now, padding, outbox, |departure, out, keys| {
+                    rtx.write_padding(timestamp, departure, out, keys)
+                }));
+            }
+            None if any => {}
+            None => {
+                let mut probator = transport.probator.take()?;
+                if probator.can_send(PROBE_PACKETS) {
+                    let timestamp = (self.clock.unix(now).as_millis() * 90) as u32;
+                    let (size, is_numbered) = (probator.size(overhead), probator.has_transport_cc());
+                    let padding = Padding { wanted, size, is_numbered, departure };
+                    self.counters.add(transport.pad(now, padding, outbox, |departure, out, keys| {
+                        probator.write(departure, timestamp, out, keys)
+                    }));
+                }
+                transport.probator = Some(probator);
+            }
         }
-        outbox.commit(count * size, size);
-        transport.sent.count(count as u64, count * size, now);
-        self.counters.packets_sent += count as u64;
-        self.counters.bytes_sent += (count * size) as u64;
-        self.counters.messages_sent += 1;
         Some(())
     }
 }
@@ -187,6 +191,72 @@ fn is_invented(feedback: &TransportCc<'_>, next: u64) -> bool {
     next == 0 || ahead < 0x8000
 }
 
+/// One portion of a probe.
+#[derive(Clone, Copy)]
+struct Padding {
+    /// Bytes.
+    wanted: usize,
+    /// Of each datagram.
+    size: usize,
+    is_numbered: bool,
+    departure: Departure,
+}
+
+impl Transport {
+    /// Sends one portion, packet by packet as `write` makes them; returns what left.
+    fn pad(
+        &mut self,
+        now: Instant,
+        padding: Padding,
+        outbox: &mut impl Outbox,
+        mut write: impl FnMut(Departure, &mut [u8], &mut Keys) -> usize,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        let (Some(keys), Some(destination)) = (self.keys.as_mut(), self.destination) else { return sent };
+        let Some(estimator) = self.estimator.as_mut() else { return sent };
+        let size = padding.size;
+        let most = RUN_SEGMENTS.min(RUN_BYTES / size);
+        let mut left = padding.wanted.div_ceil(size).clamp(1, PROBE_PACKETS);
+        while left > 0 {
+            let count = left.min(most);
+            let Some(slot) = outbox.reserve(destination, count * size) else { break };
+            for out in slot.chunks_exact_mut(size) {
+                let number = self.transport_sequence as u16;
+                write(Departure { transport_sequence: number, ..padding.departure }, out, keys);
+                if padding.is_numbered {
+                    estimator.sent(SeqNo(number), size, now);
+                    self.transport_sequence += 1;
+                } else {
+                    estimator.padded(size, now);
+                }
+            }
+            outbox.commit(count * size, size);
+            sent.packets += count as u64;
+            sent.bytes += (count * size) as u64;
+            sent.messages += 1;
+            left -= count;
+        }
+        self.sent.count(sent.packets, sent.bytes as usize, now);
+        sent
+    }
+}
+
+impl Rtx {
+    fn padding_size(&self, overhead: usize) -> usize {
+        self.header.len(&Packet::new(0, 0, 0)) + PROBE_PADDING + overhead
+    }
+
+    /// A packet of nothing but padding, which carries no original's number either.
+    fn write_padding(&mut self, timestamp: u32, departure: Departure, out: &mut [u8], keys: &mut Keys) -> usize {
+        let mut padding = [0; PROBE_PADDING];
+        padding[PROBE_PADDING - 1] = PROBE_PADDING as u8;
+        self.sequence += 1;
+        let rewrite = Rewrite { sequence: self.sequence, timestamp, picture: 0, tl0: 0, end: false };
+        let at = self.header.write(out, &Packet::new(0, 0, 0), &[], &rewrite, departure, true);
+        keys.outbound.seal_rtp(out, at, &[], &padding, self.ssrc, self.sequence)
+    }
+}
+
 /// The cap that a grant means. Of a source that has not been measured nothing can be said yet: it may begin. And a
 /// source with one layer is sent as it is: with nothing less to change over to, the choice is that or no picture.
 fn allowed(demand: &Demand) -> Option<Option<Layers>> {
@@ -196,13 +266,5 @@ fn allowed(demand: &Demand) -> Option<Option<Layers>> {
         None if demand.offer.declared().spatial == 0 => Some(Some(base)),
         None if demand.offer.is_measured() => Some(None),
         None => None,
-    }
-}
-
-impl Consumer {
-    /// Whether padding may leave on its retransmission stream: it has one, numbered transport-wide, and media of
-    /// it has been sent (padding carries its timestamp).
-    fn can_probe(&self) -> bool {
-        self.rewriter.has_started() && self.rest.rtx.as_ref().is_some_and(|rtx| rtx.header.has_transport_cc())
     }
 }

@@ -125,6 +125,7 @@ impl Shard {
             sent_ssrcs: HashMap::new(),
             estimator: None,
             next_allocation: None,
+            probator: None,
             awaited: Awaited::default(),
             transport_sequence: 0,
             due: Vec::with_capacity(limits::RUN_SEGMENTS),

@@ -12,6 +12,7 @@ use crate::media::report::{Echo, Report};
 use crate::packet::rtcp::{Fir, Nack, ReportBlock, RtcpPacket, SenderInfo, XrBlock, packets};
 use crate::shard::Shard;
 use crate::shard::consumer::Consumer;
+use crate::shard::probator::PROBATOR_SSRC;
 use crate::shard::table::Key;
 use crate::shard::transport::Transport;
 use crate::transport::srtp::SrtpError;
@@ -98,7 +99,9 @@ impl Shard {
     }
 
     fn receive_nack(&mut self, key: Key<Transport>, nack: &Nack<'_>) {
-        let Some((consumer_key, consumer)) = self.receiver_of(key, nack.media) else { return };
+        let Some((consumer_key, consumer)) = self.receiver_of(key, nack.media) else {
+            return self.note_probator(nack.media);
+        };
         consumer.rest.nacks += 1;
         let room = RESENDS_PER_TICK.saturating_sub(self.resends.len());
         let mut asked = 0;
@@ -116,7 +119,7 @@ impl Shard {
     }
 
     fn receive_picture_loss(&mut self, now: Instant, key: Key<Transport>, media: Ssrc) {
-        let Some((consumer_key, consumer)) = self.receiver_of(key, media) else { return };
+        let Some((consumer_key, consumer)) = self.receiver_of(key, media) else { return self.note_probator(media) };
         consumer.rest.plis += 1;
         self.ask_key_frame(now, consumer_key);
     }
@@ -129,6 +132,13 @@ impl Shard {
                 consumer.rest.firs += 1;
                 self.ask_key_frame(now, consumer_key);
             }
+        }
+    }
+
+    /// Feedback that names no consumer: a client's video engine asks for what the probator lost, and for its key frame.
+    fn note_probator(&mut self, media: Ssrc) {
+        if media == PROBATOR_SSRC {
+            self.discards.count(Discard::ProbatorAsked);
         }
     }
 

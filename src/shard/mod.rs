@@ -14,7 +14,7 @@
 //! | what receivers ask for again, and what is known to be lost again | `resend`, `awaited` |
 //! | what is due by the clock: repairs, key frames, silent layers | `upkeep` |
 //! | reports to senders and receivers | `reports` |
-//! | bandwidth: feedback, allocation, probes | `bandwidth` |
+//! | bandwidth: feedback, allocation, probes | `bandwidth`, `probator` |
 //! | who speaks | `speakers` |
 //! | commands | `control` |
 
@@ -31,6 +31,7 @@ mod ingress;
 mod layers;
 pub mod outbox;
 mod path;
+mod probator;
 mod producer;
 mod reports;
 mod resend;
@@ -151,6 +152,22 @@ pub struct Counters {
     pub bytes_sent: u64,
     pub messages_sent: u64,
     pub events_lost: u64,
+}
+
+/// What one step sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    packets: u64,
+    bytes: u64,
+    messages: u64,
+}
+
+impl Counters {
+    fn add(&mut self, sent: Sent) {
+        self.packets_sent += sent.packets;
+        self.bytes_sent += sent.bytes;
+        self.messages_sent += sent.messages;
+    }
 }
 
 /// Wall-clock time from the monotonic one.

@@ -99,7 +99,8 @@ impl Shard {
             abs_send_time: self.clock.abs_send_time(now),
             transport_sequence: transport.transport_sequence as u16,
         };
-        let len = rtx.write(packet, payload, &rewrite, departure, slot, keys);
+        let descriptor = self.history.descriptor(packet);
+        let len = rtx.write(packet, descriptor, payload, &rewrite, departure, slot, keys);
         let number = SeqNo(transport.transport_sequence as u16);
         let is_numbered = rtx.header.has_transport_cc();
         transport.transport_sequence += u64::from(is_numbered);
@@ -139,6 +140,7 @@ impl Rtx {
     fn write(
         &mut self,
         packet: &Packet,
+        descriptor: &[u8],
         payload: &[u8],
         rewrite: &Rewrite,
         departure: Departure,
@@ -147,7 +149,7 @@ impl Rtx {
     ) -> usize {
         self.sequence += 1;
         let own = Rewrite { sequence: self.sequence, ..*rewrite };
-        let at = self.header.write(out, packet, history.descriptor(packet), &own, departure, false);
+        let at = self.header.write(out, packet, descriptor, &own, departure, false);
         let end = at + OSN_BYTES + payload.len();
         out[at..at + OSN_BYTES].copy_from_slice(&(rewrite.sequence as u16).to_be_bytes());
         out[at + OSN_BYTES..end].copy_from_slice(payload);

@@ -13,6 +13,7 @@ use crate::shard::awaited::Awaited;
 use crate::shard::command::{Direction, DtlsState, IceState};
 use crate::shard::consumer::Consumer;
 use crate::shard::outbox::Destination;
+use crate::shard::probator::Probator;
 use crate::shard::producer::Producer;
 use crate::shard::room::Room;
 use crate::shard::table::Key;
@@ -46,6 +47,8 @@ pub struct Transport {
     /// What the downlink carries; begins with the first video consumer.
     pub estimator: Option<Box<Estimator>>,
     pub next_allocation: Option<Instant>,
+    /// Begins with the estimator.
+    pub probator: Option<Box<Probator>>,
     /// Packets that leave again when feedback calls them lost.
     pub awaited: Awaited,
     /// Sequence number of the next packet that carries one (transport-wide congestion control).

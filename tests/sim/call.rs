@@ -49,6 +49,8 @@ pub struct Call {
     mids: HashMap<usize, u32>,
     published: HashMap<ProducerId, (Medium, usize)>,
     pub default_link: Link,
+    /// Receivers take no retransmission streams.
+    pub without_rtx: bool,
     /// Allocations that the shard made, where they are counted.
     pub allocations: Option<u64>,
     /// Datagrams that the shard sent, by the shard's own count and the outbox's.
@@ -129,6 +131,7 @@ impl Call {
             mids: HashMap::new(),
             published: HashMap::new(),
             default_link: Link::default(),
+            without_rtx: false,
             allocations: None,
             outbox: Sent::default(),
         }
@@ -231,6 +234,7 @@ impl Call {
         let connection = self.clients[client].recv;
         let (medium, publisher) = self.published[&producer];
         let is_video = medium == Medium::Vp8;
+        let has_rtx = is_video && !self.without_rtx;
         let id = ConsumerId(self.id());
         let ssrc = 1_000_000 + 2 * self.id() as u32;
         let mid = self.mids.entry(connection).or_default();
@@ -242,9 +246,9 @@ impl Call {
             id,
             producer,
             payload_type: if is_video { ROUTER.vp8 } else { ROUTER.opus },
-            rtx_payload_type: is_video.then_some(ROUTER.rtx),
+            rtx_payload_type: has_rtx.then_some(ROUTER.rtx),
             ssrc: Ssrc(ssrc),
-            rtx_ssrc: is_video.then_some(Ssrc(ssrc + 1)),
+            rtx_ssrc: has_rtx.then_some(Ssrc(ssrc + 1)),
             mid: name.clone(),
             extensions,
             feedback: Feedback { nack: is_video, pli: is_video, fir: is_video, transport_cc: is_video, remb: false },
@@ -254,7 +258,10 @@ impl Call {
             preferred: None,
         };
         let kind = if is_video { MediaKind::Video } else { MediaKind::Audio };
-        self.connections[connection].expect(&name, kind, ssrc, is_video.then_some(ssrc + 1));
+        self.connections[connection].expect(&name, kind, ssrc, has_rtx.then_some(ssrc + 1));
+        if is_video {
+            self.connections[connection].expect_probator();
+        }
         let transport = self.connections[connection].transport;
         let token = self.token();
         let reply = self.ask(token, Command::Consume { token, transport, consumer: Box::new(spec) });

@@ -59,6 +59,10 @@ pub const ROUTER: Numbers = Numbers {
     audio_level: 6,
 };
 
+/// What the client library of mediasoup listens to for padding.
+pub const PROBATOR_SSRC: u32 = 1234;
+const PROBATOR_PAYLOAD_TYPE: u8 = 127;
+
 impl Numbers {
     /// The ids that a producer with these numbers announces.
     pub fn map(&self) -> ExtensionMap {
@@ -117,6 +121,7 @@ impl Connection {
         let vp8 = FormatParams::default();
         let rtx = Some(numbers.rtx.into());
         codecs.add_config(numbers.vp8.into(), rtx, Codec::Vp8, Frequency::NINETY_KHZ, None, vp8);
+        codecs.add_config(PROBATOR_PAYLOAD_TYPE.into(), None, Codec::Vp8, Frequency::NINETY_KHZ, None, vp8);
         let rtc = config.build(now);
         Connection {
             rtc,
@@ -176,6 +181,13 @@ impl Connection {
         direct.declare_media(mid.into(), kind);
         direct.expect_stream_rx(ssrc.into(), rtx.map(Ssrc::from), mid.into(), None);
         self.viewers.insert(ssrc, Viewer::new(kind == MediaKind::Video));
+    }
+
+    /// The section that the client library adds beside the first video it receives.
+    pub fn expect_probator(&mut self) {
+        if !self.viewers.contains_key(&PROBATOR_SSRC) {
+            self.expect("probator", MediaKind::Video, PROBATOR_SSRC, None);
+        }
     }
 
     pub fn receive(&mut self, now: Instant, flight: &Flight) {

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use ringside::discard::Discard;
 use ringside::shard::command::{Event, RoomSettings};
 
 use crate::call::Call;
+use crate::client::PROBATOR_SSRC;
 use crate::network::Link;
 use crate::source::Source;
 use crate::viewer::Viewer;
@@ -196,5 +198,36 @@ fn a_lossy_link_that_shrinks_and_returns_freezes_for_little_longer_than_a_clean_
         assert!(after.0 < 500 * MS && after.1 > 280, "{what}");
         assert!(after.2.last().is_some_and(|(layer, _)| *layer >= 1) && after.2.len() <= 5, "{what}");
         picture.assert_continuous();
+    }
+}
+
+#[test]
+fn without_a_retransmission_stream_padding_leaves_on_the_clients_probator() {
+    for without_rtx in [true, false] {
+        let mut call = Call::new(31);
+        call.without_rtx = without_rtx;
+        call.default_link = Link { delay: 20 * MS, ..Link::default() };
+        let (sender, viewer) = (call.join(), call.join());
+        call.run(SECOND);
+        let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+        let (_, ssrc) = call.watch(viewer, camera);
+        let wished = call.now;
+        call.run_watched(5 * SECOND, &[(viewer, ssrc)]);
+        let picture = call.viewer(viewer, ssrc);
+        let changes = layers(picture, wished, call.now);
+        assert!(changes.last().is_some_and(|(at, layer)| *layer == 2 && *at - wished < 2 * SECOND), "{changes:?}");
+        let padding = call.viewer(viewer, PROBATOR_SSRC).packets();
+        assert_eq!(padding >= 5, without_rtx, "{padding} packets of the probator");
+        if without_rtx {
+            assert_eq!(picture.padding, 0, "and none on a media stream");
+            let before = call.shard.discards().of(Discard::ProbatorAsked);
+            let now = call.now;
+            let connection = call.clients[viewer].recv;
+            call.connections[connection].request_key_frame(now, PROBATOR_SSRC);
+            let asked = call.key_frame_requests(sender);
+            call.run(SECOND);
+            assert_eq!(call.shard.discards().of(Discard::ProbatorAsked), before + 1);
+            assert_eq!(call.key_frame_requests(sender), asked);
+        }
     }
 }

@@ -140,6 +140,17 @@ impl Estimator {
         // Peers without transport-cc send no numbers at all: what waits must not swell the first one.
         self.unnumbered = self.unnumbered.saturating_add(bytes).min(UNNUMBERED_MOST);
         let now_us = self.micros(now);
+        if self.sent.is_empty() {
+            self.prober.sent(bytes, now_us);
+        }
+        self.count(bytes, now, now_us);
+    }
+
+    /// Padding leaves without a transport-wide number: its receiver reckons by itself (REMB).
+    pub fn padded(&mut self, bytes: usize, now: Instant) {
+        let now_us = self.micros(now);
+        let bytes = bytes.min(u16::MAX as usize) as u16;
+        self.prober.sent(bytes, now_us);
         self.count(bytes, now, now_us);
     }
 
@@ -284,6 +295,7 @@ impl Estimator {
                 next_bps: self.next_bps,
                 all_bps: self.all_bps,
                 last_overuse_us: self.last_overuse_us,
+                is_answered: answered,
             };
             self.prober.plan(&wish, now_us);
         }

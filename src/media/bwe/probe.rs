@@ -11,6 +11,10 @@ const DURATION_US: u64 = 40_000;
 const LEAST_PACKETS: u32 = 5;
 const LEAST_BYTES: u64 = 1_500;
 
+/// Where the receiver answers with REMB alone: it believes in half more than arrives and adds 8 % a second, so what it is
+/// to allow has to arrive for a while.
+const UNANSWERED_US: u64 = 6_000_000;
+
 /// Padding leaves in portions this far apart: a tick of the shard, not a timer per packet.
 const PORTION_US: u64 = 5_000;
 
@@ -55,6 +59,7 @@ pub(super) struct Prober {
 struct Cluster {
     id: u8,
     bps: u64,
+    duration_us: u64,
     began_us: u64,
     bytes: u64,
     sent_bytes: u64,
@@ -81,6 +86,8 @@ pub(super) struct Wish {
     pub next_bps: u64,
     pub all_bps: u64,
     pub last_overuse_us: Option<u64>,
+    /// By transport-cc feedback, packet by packet.
+    pub is_answered: bool,
 }
 
 /// What a probe found.
@@ -118,10 +125,13 @@ impl Prober {
         self.first = self.first.saturating_add(1);
         // A little more than what is wanted, for the answer may be a little less than the probe.
         let useful_bps = wish.all_bps.max(wish.next_bps) * 5 / 4;
-        let bps = (wish.estimate_bps * factor).min(useful_bps);
+        let (bps, duration_us) = match wish.is_answered {
+            true => ((wish.estimate_bps * factor).min(useful_bps), DURATION_US),
+            false => (wish.next_bps.min(wish.estimate_bps * 2), UNANSWERED_US),
+        };
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         self.sent += 1;
-        self.cluster = Some(Cluster::new(self.last_id, bps, now_us));
+        self.cluster = Some(Cluster::new(self.last_id, bps, duration_us, now_us));
         self.next_us = now_us + self.pause_us;
     }
 
@@ -138,7 +148,7 @@ impl Prober {
         let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.complete_us.is_none()) else { return };
         cluster.sent_bytes += bytes as u64;
         cluster.sent_packets += 1;
-        let long = now_us.saturating_sub(cluster.began_us) >= DURATION_US;
+        let long = now_us.saturating_sub(cluster.began_us) >= cluster.duration_us;
         if cluster.sent_bytes >= cluster.bytes && cluster.sent_packets >= LEAST_PACKETS && long {
             cluster.complete_us = Some(now_us);
         }
@@ -185,7 +195,7 @@ impl Prober {
     pub(super) fn expire(&mut self, now_us: u64) {
         let Some(cluster) = &self.cluster else { return };
         let dead = match cluster.complete_us {
-            None => now_us >= cluster.began_us + SLOWEST * cluster.duration_us(),
+            None => now_us >= cluster.began_us + SLOWEST * cluster.longest_us(),
             Some(at) => now_us >= at + ANSWER_US,
         };
         if dead {
@@ -203,12 +213,13 @@ impl Prober {
 }
 
 impl Cluster {
-    fn new(id: u8, bps: u64, now_us: u64) -> Cluster {
+    fn new(id: u8, bps: u64, duration_us: u64, now_us: u64) -> Cluster {
         Cluster {
             id,
             bps,
+            duration_us,
             began_us: now_us,
-            bytes: (bps * DURATION_US / 8_000_000).max(LEAST_BYTES),
+            bytes: (bps * duration_us / 8_000_000).max(LEAST_BYTES),
             sent_bytes: 0,
             sent_packets: 0,
             complete_us: None,
@@ -223,8 +234,8 @@ impl Cluster {
         }
     }
 
-    fn duration_us(&self) -> u64 {
-        (self.bytes * 8_000_000 / self.bps.max(1)).max(DURATION_US)
+    fn longest_us(&self) -> u64 {
+        (self.bytes * 8_000_000 / self.bps.max(1)).max(self.duration_us)
     }
 
     fn arrived(&mut self, packet: &SentPacket, arrival_us: u64) {

@@ -82,6 +82,10 @@ impl SentRing {
         self.newest = Some(place);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.newest.is_none()
+    }
+
     /// Numbers that were never sent.
     fn skip(&mut self, newest: u64, place: u64) {
         let len = self.slots.len() as u64;

@@ -1,6 +1,8 @@
 //! The estimator on simulated paths: how soon it finds out, how well it uses the path, what never happens.
 
 use super::link::{Layered, MS, Path, Sender, Simulation, mean};
+use std::collections::VecDeque;
+
 use super::*;
 use crate::ids::Ssrc;
 use crate::media::allocation::{Allocator, Demand, Grant, Offer};
@@ -315,4 +317,42 @@ fn an_estimator_that_sends_nothing_wakes_nobody() {
     estimator.poll(start + 500 * MS);
     assert_eq!(estimator.next_deadline(), None);
     assert!(size_of::<Estimator>() <= 2048, "{}", size_of::<Estimator>());
+}
+
+/// A receiver without transport-cc: its REMB is at most one and a half times what arrives, and grows by 8 % a second.
+#[test]
+fn a_receiver_that_answers_with_remb_alone_is_asked_by_padding_that_lasts() {
+    let start = Instant::now();
+    let mut estimator = Estimator::new(start);
+    let (mut arrived, mut remb_bps, mut padded) = (VecDeque::new(), 180_000f64, 0);
+    let mut reached = None;
+    for ms in 0..30_000u32 {
+        let now = start + Duration::from_millis(1) * ms;
+        if ms % 10 == 0 {
+            estimator.sent_unnumbered(150, now);
+            arrived.push_back((ms, 150));
+        }
+        if let Some(bytes) = estimator.padding(now) {
+            let bytes = bytes.clamp(300, 4800);
+            estimator.padded(bytes, now);
+            arrived.push_back((ms, bytes));
+            padded += bytes;
+        }
+        while arrived.front().is_some_and(|(at, _)| at + 1000 < ms) {
+            arrived.pop_front();
+        }
+        if ms % 1000 == 999 {
+            let bps = arrived.iter().map(|(_, bytes)| *bytes as f64 * 8.0).sum::<f64>();
+            remb_bps = (remb_bps * 1.08).min(bps * 1.5 + 10_000.0);
+            estimator.remb(remb_bps as u64);
+            estimator.want(Some(265_000), 1_500_000);
+        }
+        estimator.poll(now);
+        if estimator.estimate_bps() >= 265_000 && ms > 1000 {
+            reached = reached.or(Some(ms));
+        }
+    }
+    assert!(reached.is_some_and(|ms| ms < 20_000), "{reached:?}");
+    // Not all of the time: media of 120 kbit/s is 450 kB.
+    assert!(padded < 450_000, "{padded} bytes of padding");
 }
