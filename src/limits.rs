@@ -226,6 +226,11 @@ pub const RESENDS_PER_TICK: usize = 1_024;
 /// more is resent until one is older than that.
 pub const RESENDS_REMEMBERED: usize = 128;
 
+/// Packets of one transport, and of all transports of a worker, that wait because their path takes no larger burst: a key
+/// frame of 600 kB. Full: what waits leaves at once, and what comes with it.
+pub const PACED_PACKETS: usize = 512;
+pub const PACED_PACKETS_PER_WORKER: usize = 64 * 1024;
+
 /// Packets of one transport that must not be lost again, and that feedback is listened to for: a key frame of 150 kB. Full:
 /// a further one is resent only when it is asked for.
 pub const AWAITED_PACKETS: usize = 128;

@@ -9,6 +9,7 @@ pub mod header;
 pub mod history;
 pub mod key_frame;
 pub mod nack;
+pub mod pacer;
 pub mod report;
 pub mod rewriter;
 pub mod scalable;

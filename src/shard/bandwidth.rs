@@ -144,7 +144,7 @@ impl Shard {
 
     fn send_padding(&mut self, now: Instant, key: Key<Transport>, outbox: &mut impl Outbox) -> Option<()> {
         let transport = self.transports.at_mut(key)?;
-        let wanted = transport.estimator.as_ref()?.padding(now)?;
+        let wanted = transport.estimator.as_ref()?.padding(now).filter(|_| transport.pacer.is_empty())?;
         let has_rtx = |consumer: &&Consumer| !consumer.paused && consumer.rest.rtx.is_some();
         let carriers = transport.consumers.iter().filter_map(|key| self.consumers.at(*key)).filter(has_rtx);
         // Padding carries the timestamp of the media that was sent.
@@ -237,6 +237,7 @@ impl Transport {
             left -= count;
         }
         self.sent.count(sent.packets, sent.bytes as usize, now);
+        self.pacer.debit(sent.bytes as usize);
         sent
     }
 }

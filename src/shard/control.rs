@@ -10,6 +10,7 @@ use rand::RngExt;
 
 use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Ssrc, TransportId};
 use crate::limits;
+use crate::media::pacer::Pacer;
 use crate::shard::Shard;
 use crate::shard::awaited::Awaited;
 use crate::shard::command::*;
@@ -126,6 +127,7 @@ impl Shard {
             estimator: None,
             next_allocation: None,
             probator: None,
+            pacer: Pacer::default(),
             awaited: Awaited::default(),
             transport_sequence: 0,
             due: Vec::with_capacity(limits::RUN_SEGMENTS),
@@ -399,6 +401,7 @@ impl Shard {
         consumers.into_iter().for_each(|consumer| self.close_consumer(consumer));
         let Some(transport) = self.transports.remove(key) else { return };
         self.names.transports.remove(&transport.id);
+        self.pacing.forget(transport.pacer.len());
         self.demux.forget(key);
         if let Some(room) = self.rooms.at_mut(transport.room) {
             room.transports.retain(|other| *other != key);

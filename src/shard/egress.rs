@@ -22,7 +22,7 @@ use crate::limits::{
     DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, PAD_SCARCE_BYTES, PAD_SMALL_BYTES, RUN_BYTES, RUN_SEGMENTS, SMALL_BYTES,
 };
 use crate::media::header::Departure;
-use crate::media::history::{History, Packet};
+use crate::media::history::{History, Packet, PacketNumber};
 use crate::media::rewriter::Rewrite;
 use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
@@ -43,8 +43,9 @@ pub struct Egress {
     runs: Vec<Run>,
     /// What the runs consist of, looked up once for all consumers.
     packets: Vec<Packet>,
+    pub numbers: Vec<PacketNumber>,
     transports: Vec<Key<Transport>>,
-    outgoing: Vec<Outgoing>,
+    pub outgoing: Vec<Outgoing>,
     /// When the first packet of each run of the last flush arrived; the worker takes the latency from it.
     pub departed: Vec<Instant>,
 }
@@ -60,15 +61,15 @@ struct Run {
 
 /// One packet for one consumer, decided and not yet written.
 #[derive(Clone, Copy)]
-struct Outgoing {
-    consumer: Key<Consumer>,
+pub struct Outgoing {
+    pub consumer: Key<Consumer>,
     /// Index among the packets of this flush.
-    packet: u32,
+    pub packet: u32,
     rewrite: Rewrite,
     /// Of the sealed datagram without padding.
     size: u16,
     /// The size that it is padded to where that joins it to its neighbours.
-    padded: u16,
+    pub padded: u16,
     /// The largest of its run from here on. Sorting by it joins what is equally large, and keeps each run in order.
     rank: u16,
     /// Carries no payload: fills a hole in the numbering.
@@ -94,6 +95,7 @@ impl Shard {
             egress.transports.clear();
             egress.runs.clear();
             egress.packets.clear();
+            egress.numbers.clear();
         }
         self.egress = egress;
     }
@@ -104,7 +106,7 @@ impl Shard {
         }
         let (history, hold, gather, producers) = (&self.history, self.config.hold, self.gather, &mut self.producers);
         let (runs, packets, departed) = (&mut egress.runs, &mut egress.packets, &mut egress.departed);
-        let rooms = &egress.leaving;
+        let (rooms, numbers) = (&egress.leaving, &mut egress.numbers);
         egress.held.retain(|(key, at)| {
             let Some(producer) = producers.at_mut(*key) else { return false };
             let Some((leaves_at, is_complete)) = producer.leaves(*at, history, hold, gather) else { return false };
@@ -113,7 +115,12 @@ impl Shard {
             }
             let layer = &mut producer.layers[*at as usize];
             let first = packets.len() as u32;
-            packets.extend(layer.pending.iter().filter_map(|number| history.packet(*number)));
+            for number in &layer.pending {
+                if let Some(packet) = history.packet(*number) {
+                    packets.push(*packet);
+                    numbers.push(*number);
+                }
+            }
             let end = packets.len() as u32;
             let overwritten = layer.pending.len() - (end - first) as usize;
             self.discards.add(Discard::Overwritten, (overwritten * layer.consumers.len()) as u64);
@@ -168,6 +175,10 @@ impl Shard {
                     // Larger first, so that packets of different producers join one message. Within a run ranks
                     // never rise and indices do: it stays in order, without the memory that a stable sort takes.
                     egress.outgoing.sort_unstable_by_key(|outgoing| (Reverse(outgoing.rank), outgoing.packet));
+                }
+                let has_room = |transport: &Transport| transport.pacer.has_room(egress.outgoing.len());
+                if !self.transports.at(key).is_some_and(has_room) {
+                    self.pace(now, key, egress, outbox);
                 }
                 self.write(now, key, &egress.outgoing, &egress.packets, outbox);
             }
@@ -228,7 +239,7 @@ impl Shard {
     }
 
     /// Seals everything into as few messages as the sizes allow.
-    fn write(
+    pub(super) fn write(
         &mut self,
         now: Instant,
         key: Key<Transport>,
@@ -287,6 +298,7 @@ impl Shard {
         self.account(now, &outgoing[..sent as usize], packets);
         if let Some(transport) = self.transports.at_mut(key) {
             transport.sent.count(sent, bytes, now);
+            transport.pacer.debit(bytes);
         }
         self.counters.packets_sent += sent;
         self.counters.bytes_sent += bytes as u64;

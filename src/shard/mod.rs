@@ -9,6 +9,7 @@
 //! | a datagram in: classified, its transport found | here, [`demux`] |
 //! | media in: opened, understood, recorded | `ingress` |
 //! | media out: decided, sealed, joined into messages | [`egress`] |
+//! | what would leave in too large a burst | `pacing` |
 //! | STUN, DTLS, and what follows when a path changes | `path` |
 //! | feedback from receivers and senders | `feedback` |
 //! | what receivers ask for again, and what is known to be lost again | `resend`, `awaited` |
@@ -30,6 +31,7 @@ pub mod fuzz;
 mod ingress;
 mod layers;
 pub mod outbox;
+mod pacing;
 mod path;
 mod probator;
 mod producer;
@@ -66,6 +68,7 @@ use consumer::Consumer;
 use demux::Demux;
 use egress::Egress;
 use outbox::Outbox;
+use pacing::Pacing;
 use producer::Producer;
 use room::Room;
 use staged::Staged;
@@ -119,6 +122,7 @@ pub struct Shard {
     speaker_timers: Timers<Room>,
     /// Packets that receivers asked for again in this tick.
     resends: Vec<(Key<Consumer>, u16)>,
+    pacing: Pacing,
     /// Transports whose estimator wants padding sent.
     probes: Vec<Key<Transport>>,
     allocator: Allocator,
@@ -195,6 +199,7 @@ impl Shard {
             timers: Timers::new(),
             speaker_timers: Timers::new(),
             resends: Vec::new(),
+            pacing: Pacing::default(),
             probes: Vec::with_capacity(64),
             allocator: Allocator::new(),
             demands: Vec::with_capacity(64),
@@ -261,8 +266,9 @@ impl Shard {
             self.counters.messages_sent += sent;
             self.discards.add(Discard::StagedFull, refused);
         }
-        self.flush_media(now, outbox);
         self.flush_resends(now, outbox);
+        self.flush_paced(now, outbox);
+        self.flush_media(now, outbox);
         self.flush_probes(now, outbox);
         self.tell_changes(now);
     }

@@ -116,6 +116,7 @@ impl Shard {
         consumer.rest.resent += 1;
         self.repairs.downlink_packets_resent += 1;
         transport.sent.count(1, len, now);
+        transport.pacer.debit(len);
         transport.resent.rate.add(len, now);
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += len as u64;

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use crate::ids::{PeerId, Ssrc, TransportId};
 use crate::limits::STREAMS_PER_TRANSPORT;
 use crate::media::bwe::Estimator;
+use crate::media::pacer::Pacer;
 use crate::media::report::{Echo, RateMeter};
 use crate::media::transport_cc::ArrivalRecord;
 use crate::shard::awaited::Awaited;
 use crate::shard::command::{Direction, DtlsState, IceState};
 use crate::shard::consumer::Consumer;
 use crate::shard::outbox::Destination;
+use crate::shard::pacing::Held;
 use crate::shard::probator::Probator;
 use crate::shard::producer::Producer;
 use crate::shard::room::Room;
@@ -49,6 +51,8 @@ pub struct Transport {
     pub next_allocation: Option<Instant>,
     /// Begins with the estimator.
     pub probator: Option<Box<Probator>>,
+    /// How fast media may leave, and what waits.
+    pub pacer: Pacer<Held>,
     /// Packets that leave again when feedback calls them lost.
     pub awaited: Awaited,
     /// Sequence number of the next packet that carries one (transport-wide congestion control).

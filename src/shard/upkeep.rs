@@ -30,7 +30,8 @@ impl Shard {
         let arrivals = transport.arrivals.as_ref().and_then(|arrivals| arrivals.next_deadline());
         let estimator = transport.estimator.as_ref();
         let bandwidth = [estimator.and_then(|estimator| estimator.next_deadline()), transport.next_allocation];
-        let own = [arrivals, transport.next_report, transport.next_check].into_iter().chain(bandwidth);
+        let own = [arrivals, transport.next_report, transport.next_check, transport.pacer.next_deadline()];
+        let own = own.into_iter().chain(bandwidth);
         let producers = transport.producers.iter().filter_map(|producer| self.producers.at(*producer));
         let of_layers = producers.flat_map(|producer| {
             producer.layers.iter().filter(|layer| layer.ssrc.is_some()).flat_map(move |layer| {
@@ -50,6 +51,9 @@ impl Shard {
             self.send_reports(now, key);
             self.check_layers(now, key);
             self.keep_bandwidth(now, key);
+        }
+        if self.transports.at_mut(key).is_some_and(|transport| transport.pacer.call(now)) {
+            self.pacing.due.push(key);
         }
         self.arm(now, key);
     }

@@ -347,6 +347,11 @@ impl Call {
         }
     }
 
+    /// How many datagrams for a client's receiving connection found the queue in front of its link full.
+    pub fn overflowed(&self, client: usize) -> u64 {
+        self.busy[self.clients[client].recv].1.overflowed
+    }
+
     pub fn source(&mut self, client: usize) -> &mut Source {
         let connection = self.clients[client].send;
         self.connections[connection].sources.values_mut().next().expect("a source")

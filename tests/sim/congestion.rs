@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ringside::discard::Discard;
-use ringside::shard::command::{Event, RoomSettings};
+use ringside::shard::command::{Command, Event, RoomSettings};
 
 use crate::call::Call;
 use crate::client::PROBATOR_SSRC;
@@ -230,4 +230,35 @@ fn without_a_retransmission_stream_padding_leaves_on_the_clients_probator() {
             assert_eq!(call.key_frame_requests(sender), asked);
         }
     }
+}
+
+#[test]
+fn a_large_key_frame_does_not_lose_its_own_tail_in_a_narrow_links_buffer_and_sound_overtakes_it() {
+    let mut call = Call::new(41);
+    call.default_link = Link { delay: 20 * MS, ..Link::default() };
+    let (sender, viewer) = (call.join(), call.join());
+    let speaker = call.join();
+    call.run(SECOND);
+    let narrow = Link { rate_bps: Some(2_000_000), queue_bytes: Some(64 * 1024), ..call.default_link };
+    call.set_links(viewer, call.default_link, narrow);
+    let camera = call.publish(sender, Source::camera(SSRC, call.now));
+    let voice = call.publish(speaker, Source::microphone(9000, call.now));
+    let (consumer, ssrc) = call.watch(viewer, camera);
+    let heard = call.watch(viewer, voice).1;
+    call.run_watched(5 * SECOND, &[(viewer, ssrc)]);
+    call.source(sender).encodings[0].packets_per_key_frame = 70;
+    let from = call.now;
+    for _ in 0..5 {
+        call.command(|token| Command::RequestKeyFrame { token, consumer }).unwrap();
+        call.run_watched(3 * SECOND, &[(viewer, ssrc)]);
+    }
+    assert_eq!(call.overflowed(viewer), 0, "datagrams lost in the queue");
+    let picture = call.viewer(viewer, ssrc);
+    let keys = picture.shown().iter().filter(|shown| shown.at > from && shown.is_key).count();
+    assert_eq!(keys, 5);
+    // 80 kB are a third of a second on this link, paced or not.
+    assert!(picture.longest_freeze(from, call.now - SECOND / 10) < 450 * MS);
+    picture.assert_continuous();
+    let silence = call.viewer(viewer, heard).longest_silence(from);
+    assert!(silence < 320 * MS, "{silence:?}");
 }

@@ -22,6 +22,8 @@ pub struct Link {
     pub duplication: f64,
     /// Bits per second that fit through, with a queue of 300 ms in front; `None` is no limit.
     pub rate_bps: Option<u64>,
+    /// Bytes of that queue, where it is smaller.
+    pub queue_bytes: Option<u64>,
 }
 
 impl Default for Link {
@@ -33,6 +35,7 @@ impl Default for Link {
             burst: Duration::ZERO,
             duplication: 0.0,
             rate_bps: None,
+            queue_bytes: None,
         }
     }
 }
@@ -58,6 +61,8 @@ pub struct Network {
 pub struct Busy {
     free: Option<Instant>,
     in_burst: bool,
+    /// Datagrams that the queue in front of it had no room for.
+    pub overflowed: u64,
     /// When the burst, or the calm between two, ends.
     turns: Option<Instant>,
 }
@@ -74,7 +79,9 @@ impl Network {
         let mut leaves = now;
         if let Some(rate) = link.rate_bps {
             let start = busy.free.map_or(now, |free| free.max(now));
-            if start - now > QUEUE {
+            let bytes = link.queue_bytes.map(|bytes| Duration::from_secs_f64(bytes as f64 * 8.0 / rate as f64));
+            if start - now > bytes.map_or(QUEUE, |bytes| bytes.min(QUEUE)) {
+                busy.overflowed += 1;
                 return;
             }
             leaves = start + Duration::from_secs_f64((flight.bytes.len() + 28) as f64 * 8.0 / rate as f64);

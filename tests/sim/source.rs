@@ -19,6 +19,8 @@ pub struct Encoding {
     pub rtx: Option<Ssrc>,
     pub rid: Option<Rid>,
     pub packets_per_frame: usize,
+    /// The same of a key frame, where it is larger.
+    pub packets_per_key_frame: usize,
     pub payload_bytes: usize,
     pub active: bool,
     sequence: u64,
@@ -132,6 +134,7 @@ impl Encoding {
             rtx: rtx.map(Ssrc::from),
             rid,
             packets_per_frame: 4,
+            packets_per_key_frame: 0,
             payload_bytes: 1_000,
             active: true,
             sequence: u64::from(ssrc % 30_000) + 1,
@@ -172,7 +175,9 @@ impl Encoding {
             self.tl0 = self.tl0.wrapping_add(1);
             self.base_frame = self.frame;
         }
-        (0..self.packets_per_frame)
+        let count =
+            if is_key { self.packets_per_key_frame.max(self.packets_per_frame) } else { self.packets_per_frame };
+        (0..count)
             .map(|index| {
                 self.sequence += 1;
                 let start = u8::from(index == 0) << 4;
@@ -190,10 +195,10 @@ impl Encoding {
                 payload.extend(self.frame.to_be_bytes());
                 payload.extend(refers_to.to_be_bytes());
                 payload.extend((index as u32).to_be_bytes());
-                payload.extend((self.packets_per_frame as u32).to_be_bytes());
+                payload.extend((count as u32).to_be_bytes());
                 payload.extend((*self.ssrc).to_be_bytes());
                 payload.resize(self.payload_bytes.max(payload.len()), 0xaa);
-                let marker = index + 1 == self.packets_per_frame;
+                let marker = index + 1 == count;
                 let extensions = ExtensionValues { rid: self.rid, ..Default::default() };
                 RtpWrite::new(payload_type.into(), self.sequence.into(), self.timestamp, now, payload)
                     .marker(marker)

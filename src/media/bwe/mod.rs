@@ -330,6 +330,12 @@ impl Estimator {
         self.estimate_bps
     }
 
+    /// The same once the receiver has said anything of its path.
+    pub fn measured_bps(&self) -> Option<u64> {
+        let is_measured = self.last_feedback_us.is_some() || self.remb_bps.is_some();
+        is_measured.then_some(self.estimate_bps)
+    }
+
     /// The estimate, if it changed by a twentieth since this last said so: time for a new allocation.
     pub fn take_change(&mut self) -> Option<u64> {
         let apart = self.estimate_bps.abs_diff(self.told_bps);
