@@ -154,7 +154,7 @@ impl Selector {
     pub fn accept(&mut self, layer: u8, packet: &Packet) -> Choice {
         if self.current == Some(layer) {
             if packet.start_of_frame {
-                self.step_temporal(packet);
+                self.step_temporal(layer, packet);
             }
             return if packet.temporal <= self.temporal { Choice::Forward } else { Choice::LeaveOut };
         }
@@ -216,8 +216,12 @@ impl Selector {
     }
 
     #[inline]
-    fn step_temporal(&mut self, packet: &Packet) {
-        if self.temporal_target <= self.temporal {
+    fn step_temporal(&mut self, layer: u8, packet: &Packet) {
+        // Until the key frame of a lower layer comes, the least of this one has to do: its path takes no more.
+        let falls = matches!(self.allowed, Some(Some(allowed)) if allowed.spatial < layer);
+        if falls {
+            self.temporal = 0;
+        } else if self.temporal_target <= self.temporal {
             self.temporal = self.temporal_target;
         } else if packet.temporal > self.temporal && packet.temporal <= self.temporal_target && packet.layer_sync {
             self.temporal = packet.temporal;
@@ -343,6 +347,22 @@ mod tests {
         assert_eq!(selector.accept(0, &frame(1, true)), Choice::Forward);
         assert_eq!(selector.accept(0, &frame(2, false)), Choice::LeaveOut);
         assert_eq!(selector.accept(0, &frame(2, true)), Choice::Forward);
+    }
+
+    #[test]
+    fn while_it_waits_for_a_lower_layer_a_narrow_path_gets_the_least_of_the_one_that_flows() {
+        let mut selector = flowing(2);
+        selector.allow(Some(Some(layers(0, 2))));
+        selector.choose(3, 0b111);
+        assert_eq!(selector.accept(2, &frame(2, false)), Choice::LeaveOut);
+        assert_eq!(selector.accept(2, &frame(0, false)), Choice::Forward);
+        assert_eq!(selector.accept(0, &key(true)), Choice::SwitchAndForward);
+        assert_eq!(selector.accept(0, &frame(2, false)), Choice::Forward, "of the lower one all that is allowed");
+        // A wish for a smaller picture is no hurry.
+        let mut selector = flowing(2);
+        selector.prefer(layers(0, 2));
+        selector.choose(3, 0b111);
+        assert_eq!(selector.accept(2, &frame(2, false)), Choice::Forward);
     }
 
     #[test]
