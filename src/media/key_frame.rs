@@ -15,8 +15,8 @@ const CAMERA_INTERVAL: Duration = Duration::from_secs(1);
 /// (a 1080p page of text is 100 to 400 kB), and little moves in between.
 const SCREEN_INTERVAL: Duration = Duration::from_secs(3);
 
-/// A request that no key frame answers was probably lost, and a lost request costs its producer nothing:
-/// it is repeated after this, whatever the class.
+/// A request that no key frame answers was probably lost: it is repeated after this, but never sooner than the interval of
+/// its class, for its answer may be on the way, and a second large key frame behind it would delay both.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// After so many unanswered ones the sender does not listen (muted, broken, gone): ask less often.
@@ -92,7 +92,7 @@ impl KeyFramePolicy {
         let Some(last) = self.last_sent else { return Some(now) };
         let wait = match self.unanswered {
             0 => self.interval,
-            1..RETRIES_BEFORE_RESIGNATION => RETRY,
+            1..RETRIES_BEFORE_RESIGNATION => RETRY.max(self.interval),
             _ => RESIGNED_RETRY,
         };
         Some((last + wait).max(now))
@@ -186,8 +186,8 @@ mod tests {
         let (sent, policy) = play(SourceClass::Camera, 16_000, None, |ms| (ms == 0) as u32);
         assert_eq!(sent, [0, 1000, 2000, 3000, 4000, 9000, 14_000]);
         assert_eq!(policy.asked(), 1);
-        let (sent, _) = play(SourceClass::ScreenShare, 3500, None, |ms| (ms == 0) as u32);
-        assert_eq!(sent, [0, 1000, 2000, 3000], "a lost request to a screen costs its viewers one second, not three");
+        let (sent, _) = play(SourceClass::ScreenShare, 7000, None, |ms| (ms == 0) as u32);
+        assert_eq!(sent, [0, 3000, 6000]);
     }
 
     #[test]
