@@ -22,7 +22,7 @@ pub fn video_to_each(scenario: &Scenario) -> f64 {
             None => others * video_packets(camera, camera.layers - 1),
             Some(tiles) => {
                 let speaker = if scenario.view.speaker { video_packets(camera, camera.layers - 1) } else { 0.0 };
-                others.min(tiles as f64) * video_packets(camera, 0) + speaker
+                others.min(tiles as f64) * video_packets(camera, 0) * frames_of(scenario.view.tile_temporal) + speaker
             }
         };
     }
@@ -80,6 +80,11 @@ fn silent_packets(silence: Silence) -> f64 {
         Silence::Dtx => 2.5,
         Silence::Mute => 0.0,
     }
+}
+
+/// The share of a camera's frames that are in its lower temporal layers (L1T3).
+fn frames_of(temporal: u8) -> f64 {
+    [0.25, 0.5, 1.0][usize::from(temporal.min(2))]
 }
 
 fn video_packets(video: &Video, layer: usize) -> f64 {

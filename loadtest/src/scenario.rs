@@ -22,6 +22,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("screen-share", include_str!("../scenarios/screen-share.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
     ("study-room-10x50", include_str!("../scenarios/study-room-10x50.toml")),
+    ("study-room-thumbnails", include_str!("../scenarios/study-room-thumbnails.toml")),
     ("webinar-1x500", include_str!("../scenarios/webinar-1x500.toml")),
 ];
 
@@ -90,6 +91,9 @@ pub struct View {
     pub audio: bool,
     /// Cameras shown small (the lowest layer); everybody's where absent, at the best layer.
     pub tiles: Option<usize>,
+    /// Temporal layers of the small ones, as an application asks for them: 2 is every frame of the camera, 1 every second
+    /// one, 0 every fourth.
+    pub tile_temporal: u8,
     /// Shows who speaks at the best layer. Only with `tiles`.
     pub speaker: bool,
     pub shares: bool,
@@ -97,7 +101,7 @@ pub struct View {
 
 impl Default for View {
     fn default() -> Self {
-        View { audio: true, tiles: None, speaker: false, shares: true }
+        View { audio: true, tiles: None, tile_temporal: 2, speaker: false, shares: true }
     }
 }
 

@@ -65,6 +65,12 @@ impl Protoo {
         say.texts.push(json!({ "request": true, "id": id, "method": method, "data": data }).to_string());
     }
 
+    fn ask_layers(&mut self, consumer: &Value, layer: u8, say: &mut Say) {
+        let temporal = if layer == 0 { self.offer.tile_temporal } else { 2 };
+        let layers = json!({ "consumerId": consumer, "spatialLayer": layer, "temporalLayer": temporal });
+        self.ask("set-preferred-layers", layers, Asked::Done, say);
+    }
+
     fn answered(&mut self, asked: Asked, data: &Value, say: &mut Say) -> anyhow::Result<()> {
         match asked {
             Asked::Done => {}
@@ -78,8 +84,7 @@ impl Protoo {
                 let consumer = self.consumer(data)?;
                 let id = json!(consumer.id);
                 if let Some(layer) = layer.filter(|_| consumer.layers) {
-                    let layers = json!({ "consumerId": id, "spatialLayer": layer, "temporalLayer": 2 });
-                    self.ask("set-preferred-layers", layers, Asked::Done, say);
+                    self.ask_layers(&id, layer, say);
                 }
                 say.signals.push(Signal::Consuming(Box::new(consumer)));
                 self.ask("resume-consumer", json!({ "consumerId": id }), Asked::Done, say);
@@ -212,8 +217,7 @@ impl Signaling for Protoo {
     }
 
     fn prefer(&mut self, consumer: &str, layer: u8, say: &mut Say) {
-        let layers = json!({ "consumerId": consumer, "spatialLayer": layer, "temporalLayer": 2 });
-        self.ask("set-preferred-layers", layers, Asked::Done, say);
+        self.ask_layers(&json!(consumer), layer, say);
     }
 
     fn keep_alive(&mut self, _: &mut Say) {}

@@ -89,6 +89,8 @@ pub struct Offer {
     pub receives: bool,
     pub feedback: Feedback,
     pub nack: bool,
+    /// Of the lowest spatial layer, where a view asks for it.
+    pub tile_temporal: u8,
     pub fingerprint: String,
     /// Of the sending and of the receiving transport.
     pub credentials: [Credentials; 2],

@@ -194,6 +194,7 @@ impl Swarm {
             receives: self.scenario.receives(index),
             feedback: self.scenario.feedback,
             nack: self.scenario.nack,
+            tile_temporal: self.scenario.view.tile_temporal,
             fingerprint: self.identity.fingerprint.clone(),
             credentials: [Ice::credentials(random), Ice::credentials(random)],
             cname: format!("load{place}"),
