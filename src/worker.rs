@@ -253,12 +253,12 @@ impl Core {
     fn wait(&mut self, now: Instant) -> Result<(), WorkerError> {
         let at_most = self.shard.next_deadline().map(|deadline| deadline.saturating_duration_since(now));
         if at_most != Some(Duration::ZERO) && self.mailbox.park() {
-            match self.gather.is_zero() {
+            // Whoever waits for company when sending can wait for it when receiving, and wakes up less often.
+            let linger = self.gather / LINGER_SHARE;
+            match linger < LINGER_LEAST {
                 true => self.ring.wait(at_most)?,
-                // Whoever waits for company when sending can wait for it when receiving, and wakes up less often.
                 false => {
-                    let linger = self.gather / LINGER_SHARE;
-                    self.ring.wait_for(limits::LINGER_COMPLETIONS, Some(at_most.unwrap_or(linger).min(linger)))?;
+                    self.ring.wait_for(limits::LINGER_COMPLETIONS, Some(at_most.map_or(linger, |at| at.min(linger))))?
                 }
             }
             self.mailbox.unpark();
@@ -274,8 +274,9 @@ impl Core {
         let unix_now = clock::realtime();
         let mut datagrams = 0;
         for drain in 1.. {
-            let before = datagrams;
+            let mut slots = 0;
             while let Some(mut received) = self.ring.receive() {
+                slots += 1;
                 let (source, local) = (received.source(), received.local());
                 // The kernel stamps with the wall clock; its age is what both clocks agree on.
                 let received_at = received.received_at().and_then(|at| now.checked_sub(unix_now.saturating_sub(at)));
@@ -284,7 +285,7 @@ impl Core {
                     self.shard.handle_datagram(now, Datagram { source, local, bytes, received_at });
                 }
             }
-            if datagrams - before < u64::from(limits::RECEIVE_SLOTS) || drain == limits::DRAINS_PER_TICK {
+            if slots < limits::RECEIVE_SLOTS || drain == limits::DRAINS_PER_TICK {
                 break;
             }
             self.ring.wait(Some(Duration::ZERO))?;
@@ -349,6 +350,8 @@ const GATHER_FULL: f64 = 0.80;
 const GATHER_LEAST: Duration = Duration::from_micros(200);
 /// The part of what media may wait for company that a busy worker waits for a drain worth waking up for.
 const LINGER_SHARE: u32 = 8;
+/// Shorter waits would end more often with nothing than save a wake-up.
+const LINGER_LEAST: Duration = Duration::from_micros(200);
 
 /// Ten times the weight of an ordinary thread: a worker that waits 3 ms for its own core makes 200 packets late.
 const NICE: i32 = -10;

@@ -166,8 +166,9 @@ impl Packet {
 
 /// Which packet carried which sequence number, for the newest part of one layer.
 pub struct SequenceIndex {
-    /// Slot `sequence % len`; empty until the first packet, so that an unused layer costs nothing.
-    rows: Vec<(u64, PacketNumber)>,
+    /// Slot `sequence % len`; empty until the first packet, so that an unused layer costs nothing. The packet itself says
+    /// whether it is the one that is looked for.
+    rows: Vec<PacketNumber>,
     size: usize,
 }
 
@@ -179,15 +180,16 @@ impl SequenceIndex {
     #[inline]
     pub fn insert(&mut self, sequence: u64, number: PacketNumber) {
         if self.rows.is_empty() {
-            self.rows = vec![(u64::MAX, PacketNumber(u64::MAX)); self.size];
+            self.rows = vec![PacketNumber(u64::MAX); self.size];
         }
-        let at = sequence as usize & (self.size - 1);
-        self.rows[at] = (sequence, number);
+        self.rows[sequence as usize & (self.size - 1)] = number;
     }
 
-    pub fn find(&self, sequence: u64) -> Option<PacketNumber> {
-        let (found, number) = *self.rows.get(sequence as usize & (self.size - 1))?;
-        (found == sequence).then_some(number)
+    /// The packet of this number, while the history has it.
+    pub fn find<'a>(&self, sequence: u64, history: &'a History) -> Option<(PacketNumber, &'a Packet)> {
+        let number = *self.rows.get(sequence as usize & (self.size - 1))?;
+        let packet = history.packet(number).filter(|packet| packet.sequence == sequence)?;
+        Some((number, packet))
     }
 }
 
@@ -255,12 +257,17 @@ mod tests {
 
     #[test]
     fn an_index_forgets_a_sequence_number_when_another_takes_its_row() {
-        let mut index = SequenceIndex::new(4);
-        assert_eq!(index.find(7), None);
-        index.insert(7, PacketNumber(1));
-        assert_eq!(index.find(7), Some(PacketNumber(1)));
-        assert_eq!(index.find(3), None);
-        index.insert(11, PacketNumber(2));
-        assert_eq!(index.find(7), None);
+        let (mut history, mut index) = (History::new(20_000, 8), SequenceIndex::new(4));
+        let found =
+            |index: &SequenceIndex, history: &History, sequence| index.find(sequence, history).map(|(at, _)| at);
+        assert_eq!(found(&index, &history, 7), None);
+        let [seven, eleven] = [7, 11].map(|sequence| history.commit(12, Packet::new(sequence, 0, 10)));
+        index.insert(7, seven);
+        assert_eq!(found(&index, &history, 7), Some(seven));
+        assert_eq!(found(&index, &history, 3), None);
+        index.insert(11, eleven);
+        assert_eq!(found(&index, &history, 7), None);
+        (0..8).for_each(|_| drop(history.commit(12, Packet::new(0, 0, 10))));
+        assert_eq!(found(&index, &history, 11), None, "overwritten");
     }
 }

@@ -70,12 +70,11 @@ impl Shard {
         let layer = consumer.selector.flowing().ok_or(Discard::ResendRefused)?;
         let source = consumer.rewriter.source_of(sequence).ok_or(Discard::ResendRefused)?;
         let layer = &producer.layers[layer as usize];
-        let number = layer.index.find(source).ok_or(Discard::ResendRefused)?;
+        let (number, packet) = layer.index.find(source, &self.history).ok_or(Discard::ResendRefused)?;
         // It came just now, and leaves by itself with its run, or not at all.
         if layer.pending.contains(&number) {
             return Err(Discard::ResendRefused);
         }
-        let packet = self.history.packet(number).ok_or(Discard::ResendRefused)?;
         let rewrite = consumer.rewriter.again(packet).ok_or(Discard::ResendRefused)?;
         let payload = if consumer.rewriter.is_hole(&rewrite) { &[] } else { self.history.payload(packet) };
         let transport = self.transports.at_mut(consumer.transport).ok_or(Discard::NotConnected)?;
