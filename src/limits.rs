@@ -307,9 +307,9 @@ pub const COMMAND_BACKLOG: usize = 65_536;
 pub const OVERLOAD_BEGINS_AFTER: u32 = 2;
 pub const OVERLOAD_ENDS_AFTER: u32 = 3;
 
-/// Samples that the latency of one second must rest on to count: of fewer, the 99th percentile is one late packet.
-/// One run in sixteen is sampled: eight people with cameras in a room make a hundred in a second (30 x 8 x 7 / 16).
-pub const OVERLOAD_SAMPLES: u64 = 100;
+/// Late frames and sounds that a second must have for its latency to count, beside being one in a hundred: of fewer than a
+/// hundred, the 99th percentile is a single late packet. One camera, whatever the number of its receivers, makes 30 in a second.
+pub const OVERLOAD_LATE_RUNS: u64 = 5;
 
 /// How long a worker may take to answer; it answers within a tick. Later: `internal`.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -126,7 +126,7 @@ pub struct WorkerStats {
     pub repairs: RepairStats,
     /// Every refusal by name; zero rows are left in, so that a dashboard knows them.
     pub discards: Vec<(&'static str, u64)>,
-    /// Kernel receive to submitted send in microseconds, sampled.
+    /// Kernel receive to submitted send in microseconds, of each frame and sound; estimated from a sample where many leave.
     pub forwarding_us: Distribution,
     pub tick_us: Distribution,
     pub batch_packets: Distribution,
@@ -139,6 +139,10 @@ pub struct WorkerStats {
     /// p99 of the forwarding latency over the last second, in microseconds, and of how many samples.
     pub recent_p99_us: u64,
     pub recent_samples: u64,
+    /// What the slowest of the last second took at least, in microseconds: one in a hundred, and
+    /// [`OVERLOAD_LATE_RUNS`](crate::limits::OVERLOAD_LATE_RUNS) at least. Zero where fewer left.
+    #[serde(skip)]
+    pub recent_late_us: u64,
     /// p99 of the ticks of the last second, in microseconds.
     pub recent_tick_p99_us: u64,
 }

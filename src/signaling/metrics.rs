@@ -140,7 +140,7 @@ impl Collector {
     fn distributions(&self, scrape: &mut Scrape) -> Result<(), Error> {
         type Row = (&'static str, &'static str, f64, fn(&WorkerStats) -> &Distribution);
         const ROWS: [Row; 4] = [
-            ("forwarding_seconds", "Kernel receive to submitted send, one run in sixteen", 1e6, |w| &w.forwarding_us),
+            ("forwarding_seconds", "Kernel receive to submitted send of a frame or sound", 1e6, |w| &w.forwarding_us),
             ("tick_seconds", "Length of a round of a worker's loop", 1e6, |w| &w.tick_us),
             ("batch_packets", "Datagrams that one round found", 1.0, |w| &w.batch_packets),
             ("run_segments", "Datagrams in one message to the kernel, one in sixteen", 1.0, |w| &w.run_segments),

@@ -1,8 +1,8 @@
 //! What a worker knows about its own speed: distributions since its start, and the last second.
 //!
-//! Filled by the worker on its own core and copied out on request; no other thread reads it. Runs are sampled, one
-//! in [`SAMPLE`], so that measuring stays below one percent of what it measures; ticks are all recorded, because the
-//! longest one is the interesting one.
+//! Filled by the worker on its own core and copied out on request; no other thread reads it. Where much leaves it is
+//! sampled, one in [`SAMPLE`], so that measuring stays below one percent of what it measures; ticks are all recorded,
+//! because the longest one is the interesting one.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -21,6 +21,10 @@ use crate::uring::{Ring, clock};
 /// One run in this many is measured: a record costs some 10 ns and a run at least 1,000, so all of them would
 /// cost one percent of the core, and these cost a sixteenth of that.
 const SAMPLE: u32 = 16;
+/// Departures of one second up to which each is measured: a layer's frame is one of them whatever the number of its
+/// receivers, so a webinar of one camera has 30. Above, so many at least are, and at most twice as many until there are
+/// [`SAMPLE`] times as many. Each may cost a system call of its own, a tenth of a percent of the core in all.
+const MEASURED_PER_S: u64 = 256;
 
 /// Over what "the last second" is taken.
 const SECOND: Duration = Duration::from_secs(1);
@@ -42,7 +46,8 @@ const RUN_BOUNDS: [u64; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16];
 pub struct Histograms {
     /// Index of the worker.
     pub worker: usize,
-    /// Microseconds from the kernel's receipt of a packet to its submitted send, sampled.
+    /// Microseconds from the kernel's receipt of a run's first packet to its submitted send. A sampled one counts for
+    /// those that it stands for.
     pub forwarding_us: Histogram<u64>,
     /// Microseconds from the end of one wait to the beginning of the next.
     pub tick_us: Histogram<u64>,
@@ -57,7 +62,7 @@ pub(super) struct Measure {
     histograms: Histograms,
     runs: Sampler,
     departures: Sampler,
-    /// When the first packets of this tick's sampled runs arrived.
+    /// When the first packets of this tick's measured runs arrived.
     arrivals: Vec<Instant>,
     second: Second,
     moment: Moment,
@@ -78,10 +83,15 @@ struct Second {
     cpu_at_start: Duration,
     forwarding_us: Histogram<u64>,
     tick_us: Histogram<u64>,
+    /// Runs that left in it.
+    departures: u64,
+    /// One departure in this many is measured, by how many there were in the second before.
+    every: u32,
     /// How many have been told.
     number: u64,
     busy: f64,
     p99_us: u64,
+    late_us: u64,
     samples: u64,
     tick_p99_us: u64,
 }
@@ -107,9 +117,12 @@ impl Measure {
                 cpu_at_start: clock::thread_cpu(),
                 forwarding_us: microseconds(),
                 tick_us: microseconds(),
+                departures: 0,
+                every: 1,
                 number: 0,
                 busy: 0.0,
                 p99_us: 0,
+                late_us: 0,
                 samples: 0,
                 tick_p99_us: 0,
             },
@@ -122,11 +135,12 @@ impl Measure {
         }
     }
 
-    /// Takes the arrival times of the runs that leave in this tick. `true`: some are sampled, and wait for the
+    /// Takes the arrival times of the runs that leave in this tick. `true`: some are measured, and wait for the
     /// time at which they are [`submitted`](Self::submitted).
     pub(super) fn departing(&mut self, arrivals: impl Iterator<Item = Instant>) -> bool {
         for arrival in arrivals {
-            if self.departures.is_next() && self.arrivals.len() < limits::SAMPLES_PER_TICK {
+            self.second.departures += 1;
+            if self.departures.is_next(self.second.every) && self.arrivals.len() < limits::SAMPLES_PER_TICK {
                 self.arrivals.push(arrival);
             }
         }
@@ -137,7 +151,7 @@ impl Measure {
     pub(super) fn submitted(&mut self, now: Instant) {
         for arrival in self.arrivals.drain(..) {
             let latency_us = micros(now.saturating_duration_since(arrival));
-            self.histograms.forwarding_us.saturating_record(latency_us);
+            self.histograms.forwarding_us.saturating_record_n(latency_us, self.second.every.into());
             self.second.forwarding_us.saturating_record(latency_us);
         }
     }
@@ -168,6 +182,7 @@ impl Measure {
         stats.seconds = self.second.number;
         stats.busy = self.second.busy;
         stats.recent_p99_us = self.second.p99_us;
+        stats.recent_late_us = self.second.late_us;
         stats.recent_samples = self.second.samples;
         stats.recent_tick_p99_us = self.second.tick_p99_us;
         stats.forwarding_us = distribution(&self.histograms.forwarding_us, &FORWARDING_BOUNDS_US);
@@ -200,11 +215,25 @@ impl Second {
         self.number += 1;
         self.p99_us = self.forwarding_us.value_at_quantile(0.99);
         self.samples = self.forwarding_us.len();
+        self.late_us = late(&self.forwarding_us);
+        self.every = u32::try_from(self.departures / MEASURED_PER_S).unwrap_or(SAMPLE).clamp(1, SAMPLE);
+        self.departures = 0;
         self.tick_p99_us = self.tick_us.value_at_quantile(0.99);
         self.forwarding_us.reset();
         self.tick_us.reset();
         (self.start, self.cpu_at_start) = (now, cpu);
     }
+}
+
+/// What the slowest one percent took at least, or the slowest [`limits::OVERLOAD_LATE_RUNS`] where those are more.
+fn late(histogram: &Histogram<u64>) -> u64 {
+    let (least, all) = (limits::OVERLOAD_LATE_RUNS, histogram.len());
+    if all < least {
+        return 0;
+    }
+    // Half a sample below the one that is meant, so that rounding never leads to the next.
+    let share = ((all - least) as f64 + 0.5) / all as f64;
+    histogram.value_at_quantile(share.min(0.99))
 }
 
 /// The ring as a shard sees it, with the length of one run in [`SAMPLE`] recorded.
@@ -220,20 +249,20 @@ impl Outbox for MeasuredOutbox<'_> {
 
     fn commit(&mut self, len: usize, segment: usize) {
         self.ring.commit(len, segment);
-        if self.measure.runs.is_next() {
+        if self.measure.runs.is_next(SAMPLE) {
             self.measure.histograms.run_segments.saturating_record(len.div_ceil(segment.max(1)) as u64);
         }
     }
 }
 
-/// Lets one in [`SAMPLE`] through.
+/// Lets one in so many through.
 #[derive(Default)]
 struct Sampler(u32);
 
 impl Sampler {
-    fn is_next(&mut self) -> bool {
+    fn is_next(&mut self, every: u32) -> bool {
         self.0 += 1;
-        let is_next = self.0 == SAMPLE;
+        let is_next = self.0 >= every;
         if is_next {
             self.0 = 0;
         }
@@ -333,7 +362,7 @@ mod tests {
         let mut measure = Measure::new(0, start);
         measure.drained(0);
         measure.drained(6);
-        assert!(measure.departing([start; SAMPLE as usize].into_iter()));
+        assert!(measure.departing([start].into_iter()));
         measure.submitted(start + Duration::from_micros(150));
         measure.ticked(start, start + Duration::from_micros(40));
         let mut stats = WorkerStats::default();
@@ -349,23 +378,64 @@ mod tests {
     }
 
     #[test]
-    fn one_run_in_sixteen_is_sampled_and_no_more_than_a_tick_may() {
-        let now = Instant::now();
-        let mut measure = Measure::new(0, now);
-        assert!(!measure.departing([now; SAMPLE as usize - 1].into_iter()));
-        assert!(measure.departing([now; 3 * SAMPLE as usize].into_iter()));
-        measure.submitted(now);
-        assert_eq!(measure.histograms.forwarding_us.len(), 3);
-        measure.departing(std::iter::repeat_n(now, SAMPLE as usize * limits::SAMPLES_PER_TICK * 2));
-        measure.submitted(now);
-        assert_eq!(measure.histograms.forwarding_us.len(), 3 + limits::SAMPLES_PER_TICK as u64);
+    fn where_much_leaves_one_run_in_sixteen_is_measured_and_no_more_than_a_tick_may() {
+        let start = Instant::now();
+        let mut measure = Measure::new(0, start);
+        let each = u64::from(SAMPLE);
+        measure.departing(std::iter::repeat_n(start, (each * MEASURED_PER_S) as usize));
+        measure.submitted(start);
+        assert_eq!(measure.histograms.forwarding_us.len(), limits::SAMPLES_PER_TICK as u64);
+        measure.ticked(start, start + SECOND);
+        measure.histograms.forwarding_us.reset();
+        assert!(!measure.departing([start; SAMPLE as usize - 1].into_iter()));
+        assert!(measure.departing([start; 3 * SAMPLE as usize].into_iter()));
+        measure.submitted(start);
+        assert_eq!(measure.second.forwarding_us.len(), 3);
+        assert_eq!(measure.histograms.forwarding_us.len(), 3 * each, "each counts for those that it stands for");
+        measure.departing(std::iter::repeat_n(start, SAMPLE as usize * limits::SAMPLES_PER_TICK * 2));
+        measure.submitted(start);
+        assert_eq!(measure.second.forwarding_us.len(), 3 + limits::SAMPLES_PER_TICK as u64);
+    }
+
+    /// What a second of a webinar says, in which so many of a camera's frames (30) and a microphone's sounds (50) are late.
+    fn webinar(late: u32) -> WorkerStats {
+        let start = Instant::now();
+        let mut measure = Measure::new(0, start);
+        for number in 0..80 {
+            let arrival = start + SECOND / 80 * number;
+            assert!(measure.departing([arrival].into_iter()));
+            measure.submitted(arrival + Duration::from_millis(if number < late { 500 } else { 1 }));
+        }
+        let mut stats = WorkerStats::default();
+        measure.fill(start + SECOND, &mut stats);
+        assert_eq!(stats.recent_samples, 80);
+        stats
+    }
+
+    #[test]
+    fn a_worker_with_one_camera_is_seen_to_be_late_whatever_the_number_of_its_receivers() {
+        let is_late = |late| webinar(late).recent_late_us > 100_000;
+        assert!(is_late(80) && is_late(limits::OVERLOAD_LATE_RUNS as u32));
+        assert!(!is_late(limits::OVERLOAD_LATE_RUNS as u32 - 1), "a hiccup is not a late worker");
+        assert!(webinar(1).recent_p99_us > 100_000, "and yet told");
+    }
+
+    #[test]
+    fn where_much_leaves_one_in_a_hundred_is_what_counts() {
+        let mut histogram = microseconds();
+        histogram.record_n(1_000, 10_000).unwrap();
+        assert_eq!(late(&Histogram::new_from(&histogram)), 0, "nothing left");
+        histogram.record_n(500_000, 90).unwrap();
+        assert!(late(&histogram) < 2_000);
+        histogram.record_n(500_000, 20).unwrap();
+        assert!(late(&histogram) > 100_000);
     }
 
     #[test]
     fn a_second_without_packets_forgets_the_one_before() {
         let start = Instant::now();
         let mut measure = Measure::new(0, start);
-        assert!(measure.departing([start; SAMPLE as usize].into_iter()));
+        assert!(measure.departing([start].into_iter()));
         measure.submitted(start + Duration::from_millis(5));
         measure.ticked(start, start + SECOND);
         let mut stats = WorkerStats::default();

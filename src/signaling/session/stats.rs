@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::waiting::{Asker, Then};
 use super::{Control, QueryId};
 use crate::ids::PeerId;
-use crate::limits::OVERLOAD_SAMPLES;
 use crate::shard::command::{Command, Reply};
 use crate::shard::stats::{Stats, WorkerStats};
 use crate::signaling::error::{ErrorCode, Failure};
@@ -74,8 +73,7 @@ impl Control {
 
     /// Takes a worker's own measure into account for who may come, and notes in it whether anybody may.
     pub fn measured(&mut self, worker: usize, stats: &mut WorkerStats) {
-        let is_late = u128::from(stats.recent_p99_us) > self.config.latency_limit.as_micros()
-            && stats.recent_samples >= OVERLOAD_SAMPLES;
+        let is_late = u128::from(stats.recent_late_us) > self.config.latency_limit.as_micros();
         let overload = &mut self.registry.placement.worker(worker).overload;
         overload.take(stats.seconds, stats.busy > self.config.busy_limit || is_late);
         stats.overloaded = overload.is_on();

@@ -262,7 +262,7 @@ fn a_draining_server_tells_everybody_and_takes_nobody_new() {
 fn an_overloaded_worker_takes_no_room_and_nobody_more() {
     let mut stage = Stage::new();
     let busy = WorkerStats { busy: 0.97, ..Default::default() };
-    let late = WorkerStats { recent_p99_us: 80_000, recent_samples: 100, ..Default::default() };
+    let late = WorkerStats { recent_late_us: 80_000, ..Default::default() };
     stage.connect("study", "ada");
     stage.measured(0, 1..=1, &busy);
     assert!(stage.control.is_measuring() && !stage.control.is_overloaded());
@@ -284,7 +284,7 @@ fn an_overloaded_worker_takes_no_room_and_nobody_more() {
 #[test]
 fn a_few_late_packets_of_an_idle_worker_refuse_nobody() {
     let mut stage = Stage::new();
-    let late = WorkerStats { recent_p99_us: 80_000, recent_samples: 99, ..Default::default() };
+    let late = WorkerStats { recent_p99_us: 80_000, recent_samples: 99, recent_late_us: 1_200, ..Default::default() };
     stage.connect("study", "ada");
     stage.measured(0, 1..=10, &late);
     stage.connect("study", "bob");
