@@ -9,6 +9,7 @@ use std::io;
 use std::process::Command;
 
 use crate::config::Config;
+use crate::uring::priority;
 use crate::uring::probe::{Found, ProbeError, probe};
 
 /// A property of the host: what it is, what it should be, why, and how to change it.
@@ -60,6 +61,11 @@ const KNOBS: &[Knob] = &[
     Knob { name: "locked memory", why: "the rings of the workers are locked in memory", ask: locked_memory },
     Knob { name: "open files", why: "each signaling connection takes one", ask: open_files },
     Knob { name: "cores", why: "each worker wants a core of its own", ask: cores },
+    Knob {
+        name: "thread priority",
+        why: "a worker that waits for its own core behind another thread makes its packets late",
+        ask: thread_priority,
+    },
     Knob {
         name: "net.core.rmem_max",
         why: "datagrams that arrive during a long tick wait in the socket's buffer; past it they are lost",
@@ -229,6 +235,25 @@ fn cores(host: &Host<'_>) -> Option<(String, Verdict)> {
         Verdict::Good
     };
     Some((format!("{have} allowed, {workers} worker(s)"), verdict))
+}
+
+/// Whether workers may go before other threads, by the limit or by CAP_SYS_NICE.
+fn thread_priority(host: &Host<'_>) -> Option<(String, Verdict)> {
+    const CAP_SYS_NICE: u32 = 23;
+    let nice = priority::MEDIA;
+    // The limit counts from the last in turn: nice 19 is 1, nice -20 is 40.
+    let is_within = soft_limit(host, "Max nice priority")?.is_none_or(|limit| limit >= (20 - nice) as u64);
+    let capabilities = (host.file)("/proc/self/status").and_then(|status| {
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(effective.trim(), 16).ok()
+    });
+    let is_capable = capabilities.is_some_and(|effective| effective >> CAP_SYS_NICE & 1 == 1);
+    Some(if is_within || is_capable {
+        (format!("workers may go first (nice {nice})"), Verdict::Good)
+    } else {
+        let cure = format!("LimitNICE={nice} in the service unit, or --cap-add SYS_NICE of the container");
+        ("workers take their turn".to_owned(), Verdict::Better { wanted: format!("nice {nice} allowed"), cure })
+    })
 }
 
 fn socket_buffer(host: &Host<'_>, name: &str, wanted_bytes: usize) -> Option<(String, Verdict)> {
@@ -442,7 +467,8 @@ mod tests {
 
     const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
                           Max open files            1048576              1048576              files     \n\
-                          Max locked memory         8388608              8388608              bytes     \n";
+                          Max locked memory         8388608              8388608              bytes     \n\
+                          Max nice priority         30                   30                   \n";
 
     const INTERRUPTS: &str = "           CPU0       CPU1\n\
                               24:   10   0   PCI-MSI 524288-edge   eth0-TxRx-0\n\
@@ -523,9 +549,11 @@ mod tests {
     fn each_knob_out_of_place_is_told_with_its_cure() {
         let tight = LIMITS.replace("8388608", "65536");
         let few = LIMITS.replace("1048576", "256");
+        let last = LIMITS.replace("30 ", "0 ");
         for (path, text, name, cure) in [
             ("/proc/self/limits", tight.as_str(), "locked memory", "ulimit -l 512"),
             ("/proc/self/limits", &few, "open files", "LimitNOFILE=65536"),
+            ("/proc/self/limits", &last, "thread priority", "LimitNICE=-10"),
             ("/proc/sys/net/core/rmem_max", "212992", "net.core.rmem_max", "net.core.rmem_max=4194304"),
             ("/proc/sys/net/core/wmem_max", "212992", "net.core.wmem_max", "net.core.wmem_max=4194304"),
             ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535", "ephemeral ports", "reserved_ports=10000-10100"),
@@ -556,6 +584,17 @@ mod tests {
             let others = findings.iter().filter(|finding| finding.verdict != Verdict::Good).count();
             assert_eq!(others, 1, "{name}: {}", report(&findings));
         }
+    }
+
+    #[test]
+    fn a_capability_lets_workers_go_first_where_the_limit_does_not() {
+        let last = LIMITS.replace("30 ", "0 ");
+        let with = |effective: &str| {
+            let status = format!("Name:\tringside\nCapPrm:\t000001ffffffffff\nCapEff:\t{effective}\n");
+            verdict(&findings_with(&[("/proc/self/limits", &last), ("/proc/self/status", &status)]), "thread priority")
+        };
+        assert_eq!(with("0000000000800000"), Verdict::Good);
+        assert_ne!(with("000001ffff7fffff"), Verdict::Good);
     }
 
     #[test]

@@ -57,9 +57,6 @@ impl Failure {
     }
 }
 
-/// Of the thread that does the signaling: a third of an ordinary thread's weight, where there is not enough for all.
-const NICE: i32 = 5;
-
 /// Runs until it is told to stop (SIGINT, SIGTERM) or something dies.
 pub fn run(config: &Config) -> Result<(), Failure> {
     let cores = host::allowed_cores();
@@ -70,7 +67,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let sockets = media_sockets(config, config.worker_count(cores.len()), &announced)?;
     let Fleet { workers, handles, links, events, exits } = Fleet::start(config, &cores, sockets)?;
     // This thread shares the workers' cores; it may always step back, whatever became of their own wish.
-    priority::renice(NICE);
+    priority::renice(priority::SIGNALING);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let mut watch = {
         let _context = runtime.enter();
@@ -166,6 +163,15 @@ impl Fleet {
             fleet.links.push(link(&handle, ports, &identity));
             fleet.handles.push(handle);
             fleet.workers.push(worker);
+        }
+        match fleet.workers.iter().all(Worker::goes_first) {
+            true => tracing::debug!(target: log::INFO, "workers go before other threads (nice {})", priority::MEDIA),
+            false => tracing::info!(
+                target: log::INFO,
+                "workers take turns with whatever else runs on their cores; LimitNICE={0} in the service unit, or a \
+                 container's --cap-add SYS_NICE, lets them go first",
+                priority::MEDIA
+            ),
         }
         Ok(fleet)
     }

@@ -52,6 +52,7 @@ pub struct WorkerConfig {
 pub struct Worker {
     handle: Handle,
     thread: ExecutorJoinHandle<()>,
+    goes_first: bool,
 }
 
 /// The way for commands into a worker: cheap to clone, usable from any thread, never blocks. A worker ends
@@ -115,6 +116,8 @@ pub fn spawn(
     let (ready, is_ready) = thread_channel::sync_channel(1);
     let thread = executor(&config)
         .spawn(move || async move {
+            // Where that is not allowed, the worker takes its turn like everybody else.
+            let goes_first = priority::renice(priority::MEDIA);
             let opened = guarded(|| Core::open(config, mailbox, events));
             let mut opened = match opened {
                 Ok(Ok(opened)) => opened,
@@ -122,13 +125,13 @@ pub fn spawn(
                 Err(message) => return drop(ready.send(Err(SpawnError::Executor { worker, core, message }))),
             };
             // Fails only where the starter itself has gone, and with it everybody who could care.
-            let _ = ready.send(Ok(()));
+            let _ = ready.send(Ok(goes_first));
             let result = guarded(move || opened.run()).unwrap_or_else(|message| Err(WorkerError::Panicked(message)));
             let _ = exits.try_send(Exit { worker, core, result });
         })
         .map_err(|error| SpawnError::Executor { worker, core, message: error.to_string() })?;
     match is_ready.recv() {
-        Ok(Ok(())) => Ok(Worker { handle: Handle { mailbox: handle }, thread }),
+        Ok(Ok(goes_first)) => Ok(Worker { handle: Handle { mailbox: handle }, thread, goes_first }),
         Ok(Err(error)) => Err(error),
         Err(_) => {
             let message = thread.join().err().map_or_else(|| "it ended at once".to_owned(), |error| error.to_string());
@@ -150,6 +153,11 @@ fn executor(config: &WorkerConfig) -> LocalExecutorBuilder {
 impl Worker {
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Whether the kernel lets its thread go before others on its core.
+    pub fn goes_first(&self) -> bool {
+        self.goes_first
     }
 
     /// Gives up the starter's handle and waits for the thread, which ends when the other handles are gone too.
@@ -195,8 +203,6 @@ struct Core {
 
 impl Core {
     fn open(mut config: WorkerConfig, mailbox: Mailbox<Mail>, events: mpsc::Sender<Event>) -> Result<Core, RingError> {
-        // Where that is not allowed, the worker takes its turn like everybody else.
-        let _ = priority::renice(NICE);
         let mut ring = Ring::open(config.ring, config.sockets)?;
         ring.listen(&mailbox);
         // Receiving begins here, before anybody is told of the ports.
@@ -352,9 +358,6 @@ const GATHER_LEAST: Duration = Duration::from_micros(200);
 const LINGER_SHARE: u32 = 8;
 /// Shorter waits would end more often with nothing than save a wake-up.
 const LINGER_LEAST: Duration = Duration::from_micros(200);
-
-/// Ten times the weight of an ordinary thread: a worker that waits 3 ms for its own core makes 200 packets late.
-const NICE: i32 = -10;
 
 /// Runs `work`; a panic becomes its message.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
