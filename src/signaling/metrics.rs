@@ -142,7 +142,7 @@ impl Collector {
         const ROWS: [Row; 4] = [
             ("forwarding_seconds", "Kernel receive to submitted send of a frame or sound", 1e6, |w| &w.forwarding_us),
             ("tick_seconds", "Length of a round of a worker's loop", 1e6, |w| &w.tick_us),
-            ("batch_packets", "Datagrams that one round found", 1.0, |w| &w.batch_packets),
+            ("batch_packets", "Datagrams that one round of a worker's loop took", 1.0, |w| &w.batch_packets),
             ("run_segments", "Datagrams in one message to the kernel, one in sixteen", 1.0, |w| &w.run_segments),
         ];
         for (name, help, divisor, of) in ROWS {

@@ -51,7 +51,8 @@ pub struct Histograms {
     pub forwarding_us: Histogram<u64>,
     /// Microseconds from the end of one wait to the beginning of the next.
     pub tick_us: Histogram<u64>,
-    /// Datagrams per drain of the ring, of the drains that had any.
+    /// Datagrams that one tick took, of the ticks that had any: the sum of up to [`limits::DRAINS_PER_TICK`] drains of the
+    /// ring, each of up to [`limits::RECEIVE_SLOTS`] slots with a train of one sender in each.
     pub batch_packets: Histogram<u64>,
     /// Datagrams per message sent, sampled.
     pub run_segments: Histogram<u64>,
@@ -129,6 +130,7 @@ impl Measure {
         }
     }
 
+    /// One tick took so many.
     pub(super) fn drained(&mut self, datagrams: u64) {
         if datagrams > 0 {
             self.histograms.batch_packets.saturating_record(datagrams);
@@ -469,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn each_full_second_tells_once_how_busy_it_was() {
+    fn each_full_moment_tells_once_how_busy_it_was() {
         let start = Instant::now();
         let mut measure = Measure::new(0, start);
         measure.ticked(start, start + MOMENT / 2);
