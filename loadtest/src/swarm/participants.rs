@@ -61,6 +61,25 @@ fn may_leave(seat: (usize, usize), mut present: impl Iterator<Item = (usize, usi
 }
 
 impl Participant {
+    /// Somebody whom nothing connects to a server yet.
+    fn new(room: usize, index: usize, offer: Offer) -> Participant {
+        Participant {
+            room,
+            index,
+            due: 0,
+            wire: None,
+            signaling: None,
+            transports: [None; 2],
+            offer,
+            sendings: Vec::new(),
+            watching: HashMap::new(),
+            has_media: false,
+            has_key_frame: false,
+            gone: false,
+            join_failed: false,
+        }
+    }
+
     /// Whether a transport that it should have is not connected.
     pub fn is_incomplete(&self, transports: &[Option<Transport>]) -> bool {
         let connected = |place: usize| {
@@ -80,21 +99,9 @@ impl Swarm {
         let room_name = format!("{}{room}", self.target.room_prefix);
         let name = format!("p{index}-{place}");
         let path = (self.target.protocol.path)(&room_name, &name);
-        let mut participant = Participant {
-            room,
-            index,
-            due,
-            wire: None,
-            signaling: Some((self.target.protocol.signaling)(&room_name, &name, offer.clone())),
-            transports: [None; 2],
-            offer,
-            sendings,
-            watching: HashMap::new(),
-            has_media: false,
-            has_key_frame: false,
-            gone: false,
-            join_failed: false,
-        };
+        let signaling = (self.target.protocol.signaling)(&room_name, &name, offer.clone());
+        let mut participant =
+            Participant { due, signaling: Some(signaling), sendings, ..Participant::new(room, index, offer) };
         match Wire::connect(self.target.server, &path, self.target.protocol.name) {
             Ok(wire) => {
                 if let Some(Err(error)) =
@@ -127,21 +134,9 @@ impl Swarm {
     pub(super) fn seat(&mut self, socket: UdpSocket, keys: Keys, stream: Stream) -> anyhow::Result<()> {
         let (place, at) = (self.participants.len(), self.transports.len());
         let (offer, sendings) = self.offer(place, place, &mut Random::new(self.scenario.seed, 1 + place as u64));
-        self.participants.push(Participant {
-            room: 0,
-            index: place,
-            due: 0,
-            wire: None,
-            signaling: None,
-            transports: [None, Some(at)],
-            offer: Offer { receives: true, sources: Vec::new(), ..offer },
-            sendings,
-            watching: HashMap::new(),
-            has_media: false,
-            has_key_frame: false,
-            gone: false,
-            join_failed: false,
-        });
+        let offer = Offer { receives: true, sources: Vec::new(), ..offer };
+        let transports = [None, Some(at)];
+        self.participants.push(Participant { transports, sendings, ..Participant::new(0, place, offer) });
         let nobody = Remote {
             address: socket.peer_addr()?,
             credentials: Ice::credentials(&mut self.random),
