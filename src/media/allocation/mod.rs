@@ -32,6 +32,13 @@ const HOLD: Duration = Duration::from_secs(4);
 const HOLD_MAX: Duration = Duration::from_secs(64);
 const TRIAL: Duration = Duration::from_secs(15);
 
+/// The first layer comes back after this part of the wait: it is that or no picture.
+const FIRST_SOONER: u32 = 4;
+
+/// What is reserved for resends is at most this share of the estimate (in percent). A path that loses more is not helped by
+/// them; and where a queue overflows they are what overflows it, and end with the lower layer that they must leave room for.
+pub const RESENT_PERCENT: u64 = 50;
+
 /// One consumer, as the allocation sees it.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -135,6 +142,7 @@ impl Allocator {
         now: Instant,
         demands: &mut [Demand],
     ) -> Allocated {
+        let reserved_bps = estimate_bps.map_or(reserved_bps, |bps| reserved_bps.min(bps * RESENT_PERCENT / 100));
         let mut budget = Budget { limit_bps: estimate_bps, used: reserved_bps, next_raise_bps: None };
         for demand in demands.iter_mut() {
             demand.prepare();
@@ -266,6 +274,7 @@ impl Demand {
 
     fn may_rise(&self, now: Instant) -> bool {
         let hold = Duration::from_secs(self.grant.hold_s as u64);
+        let hold = if self.given.is_none() { hold / FIRST_SOONER } else { hold };
         self.grant.lowered_at.is_none_or(|at| now.saturating_duration_since(at) >= hold)
     }
 

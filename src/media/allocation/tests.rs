@@ -104,12 +104,37 @@ fn without_an_estimate_there_is_no_limit() {
 
 #[test]
 fn what_resends_take_is_not_given_to_layers() {
-    for (resent_kbps, expected) in [(0, layers(1, 2)), (250, layers(1, 1)), (400, layers(0, 2))] {
+    for (resent_kbps, expected) in [(0, layers(1, 2)), (250, layers(1, 1)), (350, layers(0, 2))] {
         let mut link = Link::new(vec![camera(1)]);
         let allocated = link.allocator.allocate(Some(750_000), resent_kbps * 1000, link.now, &mut link.demands);
         assert_eq!(link.granted(), [expected], "{resent_kbps} kbit/s resent");
         assert_eq!(allocated.wanted_bps, 1_500_000 + resent_kbps * 1000);
     }
+}
+
+#[test]
+fn resends_that_overflow_a_link_take_no_picture_away() {
+    let mut link = Link::new(vec![camera(1)]);
+    link.at(400);
+    assert_eq!(link.granted(), [layers(0, 2)]);
+    link.allocator.allocate(Some(230_000), 420_000, link.now, &mut link.demands);
+    assert_eq!(link.granted(), [layers(0, 1)], "with room for half of them");
+}
+
+#[test]
+fn a_picture_that_bandwidth_took_away_is_back_a_second_after_there_is_room() {
+    let mut link = Link::new(vec![camera(1)]);
+    link.at(400);
+    link.hold(50, 2_000);
+    assert_eq!(link.granted(), [None]);
+    link.hold(300, 200);
+    assert!(link.granted()[0].is_some());
+    // As often as it does not last, it takes longer.
+    link.hold(50, 200);
+    link.hold(300, 1_600);
+    assert_eq!(link.granted(), [None]);
+    link.hold(300, 600);
+    assert!(link.granted()[0].is_some());
 }
 
 #[test]
