@@ -2,7 +2,8 @@
 //!
 //! The resent packet is what this consumer was sent, rewritten the same way: its number, timestamp and VP8
 //! picture are worked out again from the same segment of its numbering. Nothing is sent twice within a round
-//! trip, and nothing from before a layer switch. What feedback calls lost once it was resent leaves again unasked.
+//! trip, nothing from before a layer switch, and no more than half of what the path carries. What feedback calls lost
+//! once it was resent leaves again unasked.
 
 use std::time::{Duration, Instant};
 
@@ -79,8 +80,9 @@ impl Shard {
         let payload = if consumer.rewriter.is_hole(&rewrite) { &[] } else { self.history.payload(packet) };
         let transport = self.transports.at_mut(consumer.transport).ok_or(Discard::NotConnected)?;
         let rtt = consumer.transmission.rtt().or(transport.rtt).unwrap_or(ASSUMED_RTT);
+        let estimate = transport.estimator.as_ref().and_then(|estimator| estimator.measured_bps());
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
-        if !rtx.may_resend(sequence, now, rtt) {
+        if !transport.resent.has_room(estimate, now) || !rtx.may_resend(sequence, now, rtt) {
             return Err(Discard::ResendRefused);
         }
         let destination = transport.destination.ok_or(Discard::NotConnected)?;
@@ -116,7 +118,7 @@ impl Shard {
         self.repairs.downlink_packets_resent += 1;
         transport.sent.count(1, len, now);
         transport.pacer.debit(len);
-        transport.resent.rate.add(len, now);
+        transport.resent.count(len, now);
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += len as u64;
         self.counters.messages_sent += 1;

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, Ssrc, TransportId};
-use crate::limits::STREAMS_PER_TRANSPORT;
+use crate::limits::{DATAGRAM_BYTES, STREAMS_PER_TRANSPORT};
+use crate::media::allocation::RESENT_PERCENT;
 use crate::media::bwe::Estimator;
 use crate::media::pacer::Pacer;
 use crate::media::report::{Echo, RateMeter};
@@ -95,10 +96,13 @@ pub struct Traffic {
     pub rate: RateMeter,
 }
 
-/// How much leaves again, as far as it lasts.
+/// How much leaves again, as far as it lasts, and how much more may.
 #[derive(Debug, Default)]
 pub struct Resent {
-    pub rate: RateMeter,
+    rate: RateMeter,
+    /// Taken of the room of the last moments, which time gives back.
+    taken_bytes: u64,
+    room_at: Option<Instant>,
     /// Bits per second when they were last taken, newest first.
     taken: [u64; 3],
     taken_at: Option<Instant>,
@@ -107,7 +111,31 @@ pub struct Resent {
 /// Between two of [`Resent`]'s values; its rate is that of a second.
 const RESENT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Resends that may leave at once: what they may take in so long, and some packets however narrow the path is.
+const RESENT_BURST_MS: u64 = 250;
+const RESENT_BURST_BYTES: u64 = 8 * 1_250;
+
 impl Resent {
+    /// Whether another may leave on a path that carries so much. Beyond their share resends do not repair a narrow link, they
+    /// fill it: what they push out of its queue is asked for as well, and so on. What is refused is asked for again.
+    pub fn has_room(&mut self, estimate_bps: Option<u64>, now: Instant) -> bool {
+        let Some(estimate_bps) = estimate_bps else { return true };
+        let bytes_in = |ms: u64| estimate_bps * RESENT_PERCENT / 100 / 8 * ms / 1000;
+        let elapsed = self.room_at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        // Parts of a millisecond are not lost.
+        self.room_at = Some(now - Duration::from_nanos(u64::from(elapsed.subsec_nanos()) % 1_000_000));
+        self.taken_bytes = self.taken_bytes.saturating_sub(bytes_in(elapsed.as_millis().min(10_000) as u64));
+        let burst = RESENT_BURST_BYTES.max(bytes_in(RESENT_BURST_MS));
+        // The path may have become narrower; the last may have been more than there was room for.
+        self.taken_bytes = self.taken_bytes.min(burst + DATAGRAM_BYTES as u64);
+        self.taken_bytes < burst
+    }
+
+    pub fn count(&mut self, bytes: usize, now: Instant) {
+        self.rate.add(bytes, now);
+        self.taken_bytes += bytes as u64;
+    }
+
     /// Bits per second of the last second, if no less left again in each of the three before. A link that shrinks loses for
     /// a second what it gets too much of; that ends with the lower layer, which must not pay for it.
     pub fn lasting_bps(&mut self, now: Instant) -> u64 {
@@ -159,7 +187,7 @@ mod tests {
         let mut at = |ms: u32, is_lossy: bool| {
             let now = start + Duration::from_millis(1) * ms;
             if is_lossy {
-                resent.rate.add(1250, now);
+                resent.count(1250, now);
             }
             resent.lasting_bps(now)
         };
@@ -169,5 +197,26 @@ mod tests {
         let lasting: Vec<_> = (800..1300).map(|n| at(10 * n, true)).collect();
         assert!((800_000..1_100_000).contains(lasting.last().unwrap()), "{lasting:?}");
         assert_eq!(lasting[100], 0);
+    }
+
+    #[test]
+    fn resends_take_half_of_the_path_and_a_few_always_leave() {
+        let start = Instant::now();
+        let left_in = |estimate_bps: Option<u64>, ms: u32| {
+            let mut resent = Resent::default();
+            let mut left = 0;
+            for n in 0..ms * 4 {
+                let now = start + Duration::from_micros(250) * n;
+                if resent.has_room(estimate_bps, now) {
+                    resent.count(1_000, now);
+                    left += 1;
+                }
+            }
+            left
+        };
+        assert_eq!(left_in(Some(100_000), 1), 4);
+        assert!((70..78).contains(&left_in(Some(100_000), 10_000)), "{}", left_in(Some(100_000), 10_000));
+        assert!((620..650).contains(&left_in(Some(1_000_000), 10_000)), "{}", left_in(Some(1_000_000), 10_000));
+        assert_eq!(left_in(None, 1_000), 4_000);
     }
 }

@@ -75,6 +75,34 @@ fn a_link_that_shrinks_and_returns_is_followed_without_flapping() {
 }
 
 #[test]
+fn a_picture_moves_on_though_much_of_it_was_lost_and_resent_when_its_link_shrank() {
+    for seed in 1..=5 {
+        let mut call = Call::new(seed);
+        call.default_link = Link { delay: MS, ..Link::default() };
+        let (sender, viewer) = (call.join(), call.join_to_watch());
+        call.run(SECOND);
+        let mut source = Source::simulcast(SSRC, call.now);
+        source.encodings[1].payload_bytes = 600;
+        for (encoding, packets) in source.encodings.iter_mut().zip([8, 20, 50]) {
+            encoding.packets_per_key_frame = packets;
+        }
+        let camera = call.publish(sender, source);
+        let (_, ssrc) = call.watch(viewer, camera);
+        let eyes = [(viewer, ssrc)];
+        call.run_watched(15 * SECOND, &eyes);
+        let shrunk = call.now;
+        call.set_links(viewer, call.default_link, Link { rate_bps: Some(250_000), ..call.default_link });
+        call.run_watched(15 * SECOND, &eyes);
+        let picture = call.viewer(viewer, ssrc);
+        let (at_first, later) = (shrunk + 3 * SECOND, shrunk + 15 * SECOND);
+        let (first, then) = (picture.longest_freeze(shrunk, at_first), picture.longest_freeze(at_first, later));
+        // The key frames of this camera are half a second of the link, and more of them is lost than arrives.
+        assert!(first < 5 * SECOND / 2, "seed {seed}: {first:?} while the link shrinks");
+        assert!(then < 3 * SECOND / 4, "seed {seed}: {then:?} later");
+    }
+}
+
+#[test]
 fn of_fifty_viewers_one_with_a_bad_link_suffers_alone() {
     let mut call = Call::new(7);
     let sender = call.join();
