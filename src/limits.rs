@@ -219,8 +219,9 @@ pub const NACKS_PER_MESSAGE: usize = 256;
 /// Transport-wide feedback packets that one transport sends at a time.
 pub const TRANSPORT_CC_PER_REPORT: usize = 8;
 
-/// Packets that are resent in one tick, all receivers together. Full: refused, and asked for again.
+/// Packets that are resent in one tick, all receivers together, and of one transport. Full: refused, and asked for again.
 pub const RESENDS_PER_TICK: usize = 1_024;
+pub const RESENDS_WAITING: usize = 128;
 
 /// Resent packets of one consumer that are remembered for a round trip, so that none leaves twice. Full: no
 /// more is resent until one is older than that.

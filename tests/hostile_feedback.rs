@@ -18,12 +18,18 @@ use ringside::transport::srtp::Outbound;
 const MS: Duration = Duration::from_millis(1);
 const CONSUMER: u64 = 100_000_001;
 const SSRC: u32 = 2 * CONSUMER as u32;
+/// The consumer of the second receiver.
+const MODEST: u64 = 100_001_001;
 /// An entry names one packet and the sixteen behind it (RFC 4585 section 6.2.1).
 const PACKETS_PER_ENTRY: usize = 17;
 const ENTRIES: usize = 340;
 
 fn stats(call: &mut Call) -> ConsumerStats {
-    let consumer = ConsumerId(CONSUMER);
+    stats_of(call, CONSUMER)
+}
+
+fn stats_of(call: &mut Call, consumer: u64) -> ConsumerStats {
+    let consumer = ConsumerId(consumer);
     match ask(&mut call.shard, Command::ConsumerStats { token: Token(1), consumer }) {
         Reply::Stats(rows) => match rows.into_iter().next() {
             Some(Stats::Consumer(stats)) => stats,
@@ -34,7 +40,7 @@ fn stats(call: &mut Call) -> ConsumerStats {
 }
 
 #[test]
-fn nacks_for_a_million_packets_cost_no_more_than_a_round_trip_allows() {
+fn nacks_for_millions_of_packets_cost_no_more_than_a_round_trip_allows() {
     let (sender, receiver) = ("10.0.0.2:5000".parse().unwrap(), "10.0.0.3:5000".parse().unwrap());
     // The second one only watches.
     let mut call = Call::new(&[(sender, Medium::Vp8)], &[receiver, "10.0.0.4:5000".parse().unwrap()]);
@@ -54,22 +60,13 @@ fn nacks_for_a_million_packets_cost_no_more_than_a_round_trip_allows() {
 
     // As fast as a link of 100 Mbit/s carries it: a second of nothing but NACKs, all of them authentic.
     let (mut asked, mut next, mut worst) = (0usize, 0u16, 0);
-    while asked < 1_000_000 {
+    while asked < 3_000_000 {
         now += MS / 8;
-        let mut nack = vec![0x81, 205];
-        nack.extend((2 + ENTRIES as u16).to_be_bytes());
-        nack.extend(1u32.to_be_bytes());
-        nack.extend(SSRC.to_be_bytes());
-        for _ in 0..ENTRIES {
-            nack.extend(next.to_be_bytes());
-            nack.extend([0xff, 0xff]);
-            next = next.wrapping_add(PACKETS_PER_ENTRY as u16);
-        }
+        let mut nack = sealed_nack(&mut far, SSRC, next, ENTRIES);
+        // Of so many only the first ones are looked at.
+        next = next.wrapping_add(limits::RESENDS_WAITING as u16);
         asked += ENTRIES * PACKETS_PER_ENTRY;
-        let len = nack.len();
-        nack.resize(len + 64, 0);
-        let len = far.seal_rtcp(&mut nack, len).expect("room for the trailer");
-        let (bytes, left) = (&mut nack[..len], outbox.datagrams);
+        let (bytes, left) = (&mut nack[..], outbox.datagrams);
         call.shard.handle_datagram(now, Datagram { source: receiver, local: 0, bytes, received_at: None });
         call.shard.flush(now, &mut outbox);
         worst = worst.max(outbox.datagrams - left);
@@ -85,6 +82,56 @@ fn nacks_for_a_million_packets_cost_no_more_than_a_round_trip_allows() {
     let refused = call.shard.discards().of(Discard::ResendRefused);
     assert_eq!(refused + resent, asked as u64, "everything else is refused and counted");
     assert!(outbox.datagrams - sent < 2_000, "{} datagrams", outbox.datagrams - sent);
+}
+
+/// A NACK for every number from `first` on, in so many entries.
+fn sealed_nack(far: &mut Outbound, ssrc: u32, first: u16, entries: usize) -> Vec<u8> {
+    let mut nack = vec![0x81, 205];
+    nack.extend((2 + entries as u16).to_be_bytes());
+    nack.extend(1u32.to_be_bytes());
+    nack.extend(ssrc.to_be_bytes());
+    for entry in 0..entries {
+        nack.extend(first.wrapping_add((entry * PACKETS_PER_ENTRY) as u16).to_be_bytes());
+        nack.extend([0xff, 0xff]);
+    }
+    let len = nack.len();
+    nack.resize(len + 64, 0);
+    let len = far.seal_rtcp(&mut nack, len).expect("room for the trailer");
+    nack.truncate(len);
+    nack
+}
+
+#[test]
+fn who_asks_for_everything_takes_nothing_from_who_asks_for_little() {
+    let [sender, greedy, modest] = ["10.0.0.2:5000", "10.0.0.3:5000", "10.0.0.4:5000"].map(|a| a.parse().unwrap());
+    let mut call = Call::new(&[(sender, Medium::Vp8)], &[greedy, modest]);
+    let mut far = [Outbound::new(&call.receivers[0]), Outbound::new(&call.receivers[1])];
+    let (mut outbox, mut now) = (Nowhere::default(), Instant::now());
+    for _ in 0..60 {
+        now += 33 * MS;
+        for mut datagram in call.senders[0].frame(5, 1_000, false) {
+            let bytes = &mut datagram[..];
+            call.shard.handle_datagram(now, Datagram { source: sender, local: 0, bytes, received_at: None });
+        }
+        call.shard.flush(now, &mut outbox);
+    }
+    // The second one asks for each of its packets once, a few in each tick, always just after the first.
+    const FEW: usize = 7;
+    for next in (0..=u16::MAX).step_by(FEW * PACKETS_PER_ENTRY) {
+        now += 110 * MS;
+        let nacks = [
+            (greedy, sealed_nack(&mut far[0], SSRC, next, ENTRIES)),
+            (modest, sealed_nack(&mut far[1], 2 * MODEST as u32, next, FEW)),
+        ];
+        for (source, mut nack) in nacks {
+            let bytes = &mut nack[..];
+            call.shard.handle_datagram(now, Datagram { source, local: 0, bytes, received_at: None });
+        }
+        call.shard.flush(now, &mut outbox);
+    }
+    let modest = stats_of(&mut call, MODEST);
+    assert!(modest.packets_sent > 300, "{modest:?}");
+    assert_eq!(modest.packets_retransmitted, modest.packets_sent);
 }
 
 /// Transport-wide feedback that calls `count` packets from `base` on lost, without a word of when others came.

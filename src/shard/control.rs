@@ -138,6 +138,7 @@ impl Shard {
             received: Traffic::default(),
             sent: Traffic::default(),
             resent: Resent::default(),
+            resends_waiting: 0,
         };
         let key = self.transports.insert(transport).map_err(|_| Refusal::TooMany)?;
         self.names.transports.insert(id, key);

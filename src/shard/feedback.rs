@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use crate::discard::Discard;
 use crate::ids::Ssrc;
-use crate::limits::RESENDS_PER_TICK;
+use crate::limits::{RESENDS_PER_TICK, RESENDS_WAITING};
 use crate::media::report::{Echo, Report};
 use crate::packet::rtcp::{Fir, Nack, ReportBlock, RtcpPacket, SenderInfo, XrBlock, packets};
 use crate::shard::Shard;
 use crate::shard::consumer::Consumer;
 use crate::shard::probator::PROBATOR_SSRC;
+use crate::shard::resend::Wanted;
 use crate::shard::table::Key;
 use crate::shard::transport::Transport;
 use crate::transport::srtp::SrtpError;
@@ -103,14 +104,19 @@ impl Shard {
             return self.note_probator(nack.media);
         };
         consumer.rest.nacks += 1;
-        let room = RESENDS_PER_TICK.saturating_sub(self.resends.len());
+        let Some(transport) = self.transports.at_mut(key) else { return };
+        // One receiver takes no more than its share of a tick, so that the others get theirs.
+        let room = RESENDS_WAITING.saturating_sub(transport.resends_waiting);
+        let room = room.min(RESENDS_PER_TICK.saturating_sub(self.resends.len()));
         let mut asked = 0;
         for sequence in nack.lost() {
             asked += 1;
             if asked <= room {
-                self.resends.push((consumer_key, sequence.0));
+                let sequence = sequence.0;
+                self.resends.push(Wanted { transport: key, consumer: consumer_key, sequence, is_lost: false });
             }
         }
+        transport.resends_waiting += asked.min(room);
         self.discards.add(Discard::ResendRefused, asked.saturating_sub(room) as u64);
         self.repairs.downlink_packets_asked += asked as u64;
         if let Some(consumer) = self.consumers.at_mut(consumer_key) {

@@ -70,6 +70,7 @@ use egress::Egress;
 use outbox::Outbox;
 use pacing::Pacing;
 use producer::Producer;
+use resend::Wanted;
 use room::Room;
 use staged::Staged;
 use stats::RepairStats;
@@ -120,8 +121,8 @@ pub struct Shard {
     staged: Staged,
     timers: Timers<Transport>,
     speaker_timers: Timers<Room>,
-    /// Packets that receivers asked for again in this tick.
-    resends: Vec<(Key<Consumer>, u16)>,
+    /// Packets that are to leave again with this tick.
+    resends: Vec<Wanted>,
     pacing: Pacing,
     /// Transports whose estimator wants padding sent.
     probes: Vec<Key<Transport>>,

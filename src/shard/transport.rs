@@ -69,6 +69,8 @@ pub struct Transport {
     pub received: Traffic,
     pub sent: Traffic,
     pub resent: Resent,
+    /// How many packets are to leave again with this tick.
+    pub resends_waiting: usize,
 }
 
 /// The SRTP halves of a connected transport.

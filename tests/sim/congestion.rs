@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ringside::discard::Discard;
+use ringside::ids::ConsumerId;
 use ringside::shard::command::{Command, Event, RoomSettings};
 
 use crate::call::Call;
@@ -289,4 +290,35 @@ fn a_large_key_frame_does_not_lose_its_own_tail_in_a_narrow_links_buffer_and_sou
     picture.assert_continuous();
     let silence = call.viewer(viewer, heard).longest_silence(from);
     assert!(silence < 320 * MS, "{silence:?}");
+}
+
+#[test]
+fn a_queue_that_builds_up_draws_no_storm_of_resends() {
+    let mut call = Call::new(51);
+    call.default_link = Link { delay: 20 * MS, ..Link::default() };
+    let (senders, viewer) = ([call.join(), call.join()], call.join_to_watch());
+    call.run(SECOND);
+    let narrow = Link { rate_bps: Some(2_000_000), ..call.default_link };
+    call.set_links(viewer, call.default_link, narrow);
+    let mut consumers = Vec::new();
+    for (at, sender) in senders.into_iter().enumerate() {
+        let mut camera = Source::camera(SSRC + 1_000 * at as u32, call.now);
+        (camera.encodings[0].packets_per_frame, camera.encodings[0].packets_per_key_frame) = (2, 70);
+        let camera = call.publish(sender, camera);
+        consumers.push(call.watch(viewer, camera).0);
+    }
+    // At first nothing is known of the path, and both key frames leave at once: most of their packets find the queue full.
+    for most in [300, 60, 60] {
+        let (from, lost) = (resent(&mut call, &consumers), call.overflowed(viewer));
+        call.run(5 * SECOND);
+        let (resent, lost) = (resent(&mut call, &consumers) - from, call.overflowed(viewer) - lost);
+        assert!(lost > 20 && resent > 20 && resent <= most, "{resent} resent, {lost} lost");
+        for consumer in consumers.clone() {
+            call.command(|token| Command::RequestKeyFrame { token, consumer }).unwrap();
+        }
+    }
+}
+
+fn resent(call: &mut Call, consumers: &[ConsumerId]) -> u64 {
+    consumers.iter().map(|consumer| call.consumer_stats(*consumer).packets_retransmitted).sum()
 }
