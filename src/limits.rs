@@ -213,6 +213,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// RTCP that leaves in one datagram: fits every path with its SRTCP trailer.
 pub const RTCP_BYTES: usize = 1_200;
 
+/// SSRCs of one transport whose reference times wait for the next report; with 31 report blocks their answers fit into
+/// [`RTCP_BYTES`]. Full: those of further ones are not answered.
+pub const REFERENCE_TIMES: usize = 31;
+
 /// Packets asked for in one NACK; the rest is asked for in the next round.
 pub const NACKS_PER_MESSAGE: usize = 256;
 

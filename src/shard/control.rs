@@ -121,7 +121,7 @@ impl Shard {
             streams: Vec::new(),
             producers: Vec::new(),
             arrivals: None,
-            reference_time: None,
+            reference_times: Vec::new(),
             consumers: Vec::new(),
             sent_ssrcs: HashMap::new(),
             estimator: None,

@@ -52,7 +52,7 @@ impl Shard {
                 for block in report.blocks() {
                     if let (XrBlock::ReceiverReferenceTime(ntp), Some(transport)) = (block, self.transports.at_mut(key))
                     {
-                        transport.reference_time = Some((report.sender, Echo::new(ntp.0, now)));
+                        transport.note_reference_time(report.sender, Echo::new(ntp.0, now));
                     }
                 }
             }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::ids::Ssrc;
-use crate::limits::{RTCP_BYTES, TRANSPORT_CC_PER_REPORT};
+use crate::limits::{REFERENCE_TIMES, RTCP_BYTES, TRANSPORT_CC_PER_REPORT};
 use crate::media::report::Report;
 use crate::packet::ntp::Ntp;
 use crate::packet::rtcp::{
@@ -64,10 +64,10 @@ impl Shard {
         self.send_sender_reports(now, key);
     }
 
-    /// One compound: what arrived of each layer, who says so, and the answer to the peer's reference time.
+    /// One compound: what arrived of each layer, who says so, and the answers to the peer's reference times.
     fn send_receiver_report(&mut self, now: Instant, key: Key<Transport>) {
         let Some(transport) = self.transports.at_mut(key) else { return };
-        let reference_time = transport.reference_time.take();
+        let mut references = std::mem::take(&mut transport.reference_times);
         let (mut blocks, mut count) = ([ReportBlock::default(); BLOCKS], 0);
         for producer_key in &transport.producers {
             let Some(producer) = self.producers.at_mut(*producer_key) else { continue };
@@ -80,15 +80,21 @@ impl Shard {
                 }
             }
         }
-        if count == 0 && reference_time.is_none() {
+        let (mut answers, answered) = ([DlrrReport::default(); REFERENCE_TIMES], references.len());
+        for (place, (ssrc, time)) in answers.iter_mut().zip(references.drain(..)) {
+            *place = DlrrReport { ssrc, last_rr: time.ntp_middle, delay_since_last_rr: time.delay(now) };
+        }
+        if let Some(transport) = self.transports.at_mut(key) {
+            transport.reference_times = references;
+        }
+        if count == 0 && answered == 0 {
             return;
         }
         self.send_rtcp(now, key, |out| {
             let mut at = write_receiver_report(out, REPORTER, blocks[..count].iter().copied())?;
             at += write_source_description(&mut out[at..], REPORTER, "ringside")?;
-            if let Some((ssrc, echo)) = reference_time {
-                let report = DlrrReport { ssrc, last_rr: echo.ntp_middle, delay_since_last_rr: echo.delay(now) };
-                at += write_dlrr(&mut out[at..], REPORTER, &[report])?;
+            if answered > 0 {
+                at += write_dlrr(&mut out[at..], REPORTER, &answers[..answered])?;
             }
             Some(at)
         });

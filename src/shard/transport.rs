@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, Ssrc, TransportId};
-use crate::limits::{DATAGRAM_BYTES, STREAMS_PER_TRANSPORT};
+use crate::limits::{DATAGRAM_BYTES, REFERENCE_TIMES, STREAMS_PER_TRANSPORT};
 use crate::media::allocation::RESENT_PERCENT;
 use crate::media::bwe::Estimator;
 use crate::media::pacer::Pacer;
@@ -41,8 +41,8 @@ pub struct Transport {
     pub producers: Vec<Key<Producer>>,
     /// When packets arrived, for transport-wide feedback; begins with the first that carries a number.
     pub arrivals: Option<Box<ArrivalRecord>>,
-    /// The peer's reference time, to be answered with the next report (RFC 3611 section 4.4).
-    pub reference_time: Option<(Ssrc, Echo)>,
+    /// The peer's reference times, to be answered with the next report (RFC 3611 section 4.4).
+    pub reference_times: Vec<(Ssrc, Echo)>,
 
     pub consumers: Vec<Key<Consumer>>,
     /// By the SSRCs that they are sent under, retransmissions included: feedback names those.
@@ -160,6 +160,15 @@ impl Traffic {
 }
 
 impl Transport {
+    /// The peer tells its time under one of its SSRCs: Firefox under one for each stream that it receives.
+    pub fn note_reference_time(&mut self, ssrc: Ssrc, time: Echo) {
+        if let Some((_, known)) = self.reference_times.iter_mut().find(|(other, _)| *other == ssrc) {
+            *known = time;
+        } else if self.reference_times.len() < REFERENCE_TIMES {
+            self.reference_times.push((ssrc, time));
+        }
+    }
+
     pub fn stream(&self, ssrc: Ssrc) -> Option<Stream> {
         self.streams.iter().find(|stream| stream.ssrc == ssrc).copied()
     }

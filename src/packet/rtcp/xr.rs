@@ -64,7 +64,7 @@ pub struct Dlrr<'a> {
 }
 
 /// How long ago a receiver's reference time arrived here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DlrrReport {
     pub ssrc: Ssrc,
     /// Middle of the last reference time's NTP time, 0 for none.
