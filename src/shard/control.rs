@@ -122,6 +122,7 @@ impl Shard {
             producers: Vec::new(),
             arrivals: None,
             reference_times: Vec::new(),
+            own_references: [None; 2],
             consumers: Vec::new(),
             sent_ssrcs: HashMap::new(),
             estimator: None,

@@ -16,6 +16,7 @@ use crate::shard::probator::PROBATOR_SSRC;
 use crate::shard::resend::Wanted;
 use crate::shard::table::Key;
 use crate::shard::transport::Transport;
+use crate::shard::upkeep::REPORTER;
 use crate::transport::srtp::SrtpError;
 
 impl Shard {
@@ -49,10 +50,17 @@ impl Shard {
             RtcpPacket::Pli(pli) => self.receive_picture_loss(now, key, pli.media),
             RtcpPacket::Fir(fir) => self.receive_full_intra_request(now, key, &fir),
             RtcpPacket::ExtendedReport(report) => {
+                let Some(transport) = self.transports.at_mut(key) else { return };
                 for block in report.blocks() {
-                    if let (XrBlock::ReceiverReferenceTime(ntp), Some(transport)) = (block, self.transports.at_mut(key))
-                    {
-                        transport.note_reference_time(report.sender, Echo::new(ntp.0, now));
+                    match block {
+                        XrBlock::ReceiverReferenceTime(ntp) => {
+                            transport.note_reference_time(report.sender, Echo::new(ntp.0, now));
+                        }
+                        XrBlock::Dlrr(dlrr) => {
+                            let own = dlrr.reports().filter(|answer| answer.ssrc == REPORTER);
+                            own.for_each(|answer| transport.reference_answered(&answer, now));
+                        }
+                        XrBlock::Other(_) => {}
                     }
                 }
             }

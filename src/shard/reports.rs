@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::ids::Ssrc;
 use crate::limits::{REFERENCE_TIMES, RTCP_BYTES, TRANSPORT_CC_PER_REPORT};
-use crate::media::report::Report;
+use crate::media::report::{Echo, Report};
 use crate::packet::ntp::Ntp;
 use crate::packet::rtcp::{
-    DlrrReport, ReportBlock, SenderInfo, TransportCcHead, write_dlrr, write_receiver_report, write_remb,
-    write_sender_report, write_source_description, write_transport_cc,
+    DlrrReport, ReportBlock, SenderInfo, TransportCcHead, write_dlrr, write_receiver_reference_time,
+    write_receiver_report, write_remb, write_sender_report, write_source_description, write_transport_cc,
 };
 use crate::shard::Shard;
 use crate::shard::consumer::Consumer;
@@ -64,7 +64,8 @@ impl Shard {
         self.send_sender_reports(now, key);
     }
 
-    /// One compound: what arrived of each layer, who says so, and the answers to the peer's reference times.
+    /// One compound: what arrived of each layer, who says so, the answers to the peer's reference times, and a reference
+    /// time that a sender answers: it reports on nothing, so the round trip to it is known by that alone.
     fn send_receiver_report(&mut self, now: Instant, key: Key<Transport>) {
         let Some(transport) = self.transports.at_mut(key) else { return };
         let mut references = std::mem::take(&mut transport.reference_times);
@@ -84,8 +85,12 @@ impl Shard {
         for (place, (ssrc, time)) in answers.iter_mut().zip(references.drain(..)) {
             *place = DlrrReport { ssrc, last_rr: time.ntp_middle, delay_since_last_rr: time.delay(now) };
         }
+        let time = Ntp::from_unix(self.clock.unix(now));
         if let Some(transport) = self.transports.at_mut(key) {
             transport.reference_times = references;
+            if count > 0 {
+                transport.own_references = [Some(Echo::new(time.0, now)), transport.own_references[0]];
+            }
         }
         if count == 0 && answered == 0 {
             return;
@@ -93,6 +98,9 @@ impl Shard {
         self.send_rtcp(now, key, |out| {
             let mut at = write_receiver_report(out, REPORTER, blocks[..count].iter().copied())?;
             at += write_source_description(&mut out[at..], REPORTER, "ringside")?;
+            if count > 0 {
+                at += write_receiver_reference_time(&mut out[at..], REPORTER, time)?;
+            }
             if answered > 0 {
                 at += write_dlrr(&mut out[at..], REPORTER, &answers[..answered])?;
             }

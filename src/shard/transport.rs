@@ -9,8 +9,9 @@ use crate::limits::{DATAGRAM_BYTES, REFERENCE_TIMES, STREAMS_PER_TRANSPORT};
 use crate::media::allocation::RESENT_PERCENT;
 use crate::media::bwe::Estimator;
 use crate::media::pacer::Pacer;
-use crate::media::report::{Echo, RateMeter};
+use crate::media::report::{Echo, RateMeter, round_trip};
 use crate::media::transport_cc::ArrivalRecord;
+use crate::packet::rtcp::DlrrReport;
 use crate::shard::awaited::Awaited;
 use crate::shard::command::{Direction, DtlsState, IceState};
 use crate::shard::consumer::Consumer;
@@ -43,6 +44,8 @@ pub struct Transport {
     pub arrivals: Option<Box<ArrivalRecord>>,
     /// The peer's reference times, to be answered with the next report (RFC 3611 section 4.4).
     pub reference_times: Vec<(Ssrc, Echo)>,
+    /// The last two that were sent to the peer, newest first.
+    pub own_references: [Option<Echo>; 2],
 
     pub consumers: Vec<Key<Consumer>>,
     /// By the SSRCs that they are sent under, retransmissions included: feedback names those.
@@ -65,6 +68,7 @@ pub struct Transport {
     /// When reports and slower housekeeping are due; `None` while no media flows.
     pub next_report: Option<Instant>,
     pub next_check: Option<Instant>,
+    /// Of a path out by receiver reports, of a path in by the peer's answers to our reference times.
     pub rtt: Option<Duration>,
     pub received: Traffic,
     pub sent: Traffic,
@@ -167,6 +171,13 @@ impl Transport {
         } else if self.reference_times.len() < REFERENCE_TIMES {
             self.reference_times.push((ssrc, time));
         }
+    }
+
+    /// The peer answers a reference time of ours.
+    pub fn reference_answered(&mut self, answer: &DlrrReport, now: Instant) {
+        let sent = self.own_references.iter().flatten().find(|sent| sent.is_echoed_by(answer.last_rr));
+        let Some(sample) = sent.and_then(|sent| round_trip(now, sent.at, answer.delay_since_last_rr)) else { return };
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
     }
 
     pub fn stream(&self, ssrc: Ssrc) -> Option<Stream> {

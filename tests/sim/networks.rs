@@ -193,3 +193,15 @@ fn a_sender_that_was_cut_off_for_long_is_asked_for_a_key_frame_as_soon_as_it_is_
     assert!(picture.longest_freeze(first.at, call.now) < 80 * MS);
     picture.assert_continuous();
 }
+
+#[test]
+fn the_round_trip_to_a_sender_is_known_though_nothing_is_sent_to_it() {
+    let mut call = Call::new(91);
+    call.default_link = Link { delay: 35 * MS, ..Link::default() };
+    let sender = call.join();
+    call.run(SECOND);
+    let camera = call.publish(sender, Source::camera(5000, call.now));
+    call.run(5 * SECOND);
+    let rtt_ms = call.producer_stats(camera)[0].rtt_ms.expect("the sender has answered");
+    assert!((70.0..75.0).contains(&rtt_ms), "{rtt_ms} ms");
+}

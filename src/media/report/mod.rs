@@ -75,6 +75,13 @@ impl Echo {
         Echo { ntp_middle: (ntp >> 16) as u32, at }
     }
 
+    /// Whether a report speaks of this stamp. A receiver that keeps the time in units of its own gives it back rounded, by
+    /// one in 65,536 s at most; whether it does depends on the fraction of a second, so with a report each second either
+    /// all of them come back exact or none. 0 is a receiver that had none (RFC 3550 section 6.4.1).
+    pub fn is_echoed_by(&self, echo: u32) -> bool {
+        echo != 0 && echo.wrapping_sub(self.ntp_middle).wrapping_add(1) <= 2
+    }
+
     /// Since it came, in 1/65536 s.
     pub fn delay(&self, now: Instant) -> u32 {
         (ntp_of(now.saturating_duration_since(self.at)) >> 16).min(u32::MAX as u64) as u32

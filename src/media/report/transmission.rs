@@ -94,7 +94,7 @@ impl Transmission {
         self.cumulative_lost = report.cumulative_lost;
         self.jitter = report.jitter;
         self.score = smooth_score(self.score, report.fraction_lost as f32 / 256.0);
-        let sent = self.sender_reports.iter().flatten().find(|sr| echoes(report.last_sender_report, sr.ntp_middle))?;
+        let sent = self.sender_reports.iter().flatten().find(|sent| sent.is_echoed_by(report.last_sender_report))?;
         let sample = round_trip(now, sent.at, report.delay_since_sender_report)?;
         self.rtt = Some(match self.rtt {
             // RFC 6298's smoothing: one crossed report is not a slow link.
@@ -147,13 +147,6 @@ impl Transmission {
     pub fn score(&self) -> u8 {
         self.score
     }
-}
-
-/// Whether a report speaks of the sender report with this stamp. A receiver that keeps the time in units of its own gives
-/// it back rounded, by one in 65,536 s at most; whether it does depends on the fraction of a second, so with a report each
-/// second either all of them come back exact or none. 0 is a receiver that had none (RFC 3550 section 6.4.1).
-fn echoes(echo: u32, ntp_middle: u32) -> bool {
-    echo != 0 && echo.wrapping_sub(ntp_middle).wrapping_add(1) <= 2
 }
 
 #[cfg(test)]
