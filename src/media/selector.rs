@@ -223,7 +223,8 @@ impl Selector {
             self.temporal = 0;
         } else if self.temporal_target <= self.temporal {
             self.temporal = self.temporal_target;
-        } else if packet.temporal > self.temporal && packet.temporal <= self.temporal_target && packet.layer_sync {
+        } else if packet.layer_sync && packet.temporal == self.temporal + 1 {
+            // One at a time: a frame that can begin says nothing of the layers between, which may go on from what was left out.
             self.temporal = packet.temporal;
         } else if packet.key_frame {
             self.temporal = self.temporal_target;
@@ -344,6 +345,21 @@ mod tests {
         selector.prefer(layers(0, 2));
         selector.choose(1, 1);
         assert_eq!(selector.accept(0, &frame(1, false)), Choice::LeaveOut);
+        assert_eq!(selector.accept(0, &frame(1, true)), Choice::Forward);
+        assert_eq!(selector.accept(0, &frame(2, false)), Choice::LeaveOut);
+        assert_eq!(selector.accept(0, &frame(2, true)), Choice::Forward);
+    }
+
+    #[test]
+    fn more_frames_come_one_temporal_layer_at_a_time() {
+        let mut selector = flowing(0);
+        selector.prefer(layers(0, 0));
+        selector.choose(1, 1);
+        assert_eq!(selector.accept(0, &frame(0, false)), Choice::Forward);
+        selector.prefer(layers(0, 2));
+        selector.choose(1, 1);
+        assert_eq!(selector.accept(0, &frame(2, true)), Choice::LeaveOut, "the layer between is not there yet");
+        assert_eq!(selector.accept(0, &frame(1, false)), Choice::LeaveOut, "it may refer to what was left out");
         assert_eq!(selector.accept(0, &frame(1, true)), Choice::Forward);
         assert_eq!(selector.accept(0, &frame(2, false)), Choice::LeaveOut);
         assert_eq!(selector.accept(0, &frame(2, true)), Choice::Forward);
