@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use rand::RngExt;
 
+use crate::discard::Discard;
 use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Ssrc, TransportId};
 use crate::limits;
 use crate::media::pacer::Pacer;
@@ -15,7 +16,7 @@ use crate::shard::Shard;
 use crate::shard::awaited::Awaited;
 use crate::shard::command::*;
 use crate::shard::consumer::Consumer;
-use crate::shard::producer::Producer;
+use crate::shard::producer::{Layer, Producer};
 use crate::shard::room::Room;
 use crate::shard::table::Key;
 use crate::shard::timers::Armed;
@@ -234,7 +235,7 @@ impl Shard {
         if let (Some(room), Some(source)) = (self.rooms.at_mut(room), source) {
             room.audio.silence(source);
         }
-        self.stop_consumers_of(key);
+        self.stop_consumers_of(key, Discard::ProducerPaused);
         Ok(Reply::Done)
     }
 
@@ -257,9 +258,12 @@ impl Shard {
         Ok(Reply::Done)
     }
 
-    /// The receivers' pictures end here; each starts anew when packets come again.
-    pub(super) fn stop_consumers_of(&mut self, key: Key<Producer>) {
-        let Some(producer) = self.producers.at(key) else { return };
+    /// The receivers' streams end here; each starts anew when packets come again, and not with one that still waits: that
+    /// would be a start of which nobody knows. Those are counted as `why`.
+    pub(super) fn stop_consumers_of(&mut self, key: Key<Producer>, why: Discard) {
+        let Some(producer) = self.producers.at_mut(key) else { return };
+        let dropped = producer.layers.iter_mut().map(Layer::drop_pending).sum();
+        self.discards.add(why, dropped);
         for consumer_key in &producer.consumers {
             if let Some(consumer) = self.consumers.at_mut(*consumer_key) {
                 consumer.selector.stop();

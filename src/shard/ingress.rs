@@ -220,14 +220,17 @@ impl Shard {
     /// A sender numbers its stream anew: whoever gets it goes on at its next key frame.
     #[cold]
     fn start_over(&mut self, now: Instant, stream: Stream, with_key_frame: bool) {
-        let Some(producer) = self.producers.at(stream.producer) else { return };
-        for key in producer.layers[stream.layer as usize].consumers.clone() {
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return };
+        let layer = &mut producer.layers[stream.layer as usize];
+        // It is numbered as before, and whoever began with it would not begin with what follows.
+        let dropped = layer.drop_pending();
+        self.discards.add(Discard::BeforeSwitch, dropped);
+        for key in layer.consumers.clone() {
             let Some(consumer) = self.consumers.at_mut(key) else { continue };
-            if consumer.selector.current() != Some(stream.layer) {
-                continue;
+            if consumer.selector.current() == Some(stream.layer) {
+                consumer.selector.stop();
+                self.changed.push(key);
             }
-            consumer.selector.stop();
-            self.changed.push(key);
             if !with_key_frame {
                 self.ask_key_frame(now, key);
             }

@@ -317,6 +317,14 @@ impl Layer {
         true
     }
 
+    /// What waits goes nowhere: its receivers were stopped. Returns how many packets they miss, each receiver's for itself.
+    pub fn drop_pending(&mut self) -> u64 {
+        self.pending_since = None;
+        let dropped = self.pending.len() * self.consumers.len();
+        self.pending.clear();
+        dropped as u64
+    }
+
     pub fn pending_is_full(&self) -> bool {
         self.pending.len() >= PENDING_PACKETS
     }

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use crate::discard::Discard;
 use crate::media::audio_level::AudioChange;
 use crate::shard::Shard;
 use crate::shard::command::{Event, Kind};
@@ -30,11 +31,7 @@ impl Shard {
             self.changed.extend(&producer.consumers);
             // What follows is not the continuation of what was heard last.
             if withheld {
-                for consumer in &producer.consumers {
-                    if let Some(consumer) = self.consumers.at_mut(*consumer) {
-                        consumer.selector.stop();
-                    }
-                }
+                self.stop_consumers_of(key, Discard::NotLoudest);
             }
         }
         self.keep_speakers(now, room_key);

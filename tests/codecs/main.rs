@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "shared with the benches")]
 mod call;
 mod h264;
+mod seams;
 mod source;
 mod svc;
 mod viewer;

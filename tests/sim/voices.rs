@@ -151,6 +151,26 @@ fn a_fourth_voice_that_is_louder_takes_the_place_of_the_quietest() {
 }
 
 #[test]
+fn what_still_waits_of_a_voice_that_is_withheld_is_not_the_start_of_it() {
+    let mut room = Room::new(12, 2, 1);
+    // Longer than a packet of sound, so that there is always one that waits.
+    room.call.shard.set_gather(30 * MS);
+    for (voice, other) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
+        room.speak(voice, LOUDER);
+        room.speak(other, NOISE);
+        room.call.run(3 * SECOND);
+        let from = room.call.now;
+        room.call.run(SECOND);
+        assert!(room.heard(voice, from, room.call.now) >= 49);
+        assert_eq!(room.heard(other, from, room.call.now), 0);
+    }
+    for voice in [0, 1] {
+        let viewer = room.call.viewer(room.listener, room.voices[voice].1);
+        assert_eq!(viewer.missing(), 0, "numbers go on where they stood");
+    }
+}
+
+#[test]
 fn a_room_may_be_given_another_number_of_voices_while_it_talks() {
     let mut room = Room::new(10, 4, 1);
     (0..4).for_each(|voice| room.speak(voice, SPEECH));

@@ -184,6 +184,13 @@ impl Reception {
             return Arrived { sequence: self.highest, order: Order::Duplicate };
         }
         if self.resumes && may_restart && ahead.wrapping_neg() > MAX_MISORDER {
+            if u64::from(ahead) < SEEN {
+                // What was seen before can come again, for it is near enough to count as late.
+                self.base += u64::from(ahead) - 1;
+                self.advance(u64::from(ahead));
+                (self.resumes, self.stray_next) = (false, None);
+                return Arrived { sequence: self.highest, order: Order::Newest };
+            }
             self.expected_before_run += self.highest + 1 - self.base;
             self.begin(self.highest + u64::from(ahead));
             return Arrived { sequence: self.highest, order: Order::Newest };
@@ -447,6 +454,23 @@ mod tests {
         assert!(restart.sequence > next.sequence, "extended numbers never go back");
         assert_eq!(restart.sequence as u16, 40_001);
         assert_eq!(stream.packets_lost(), 0, "a restart is not loss");
+    }
+
+    #[test]
+    fn what_came_before_a_pause_is_not_taken_again_behind_it() {
+        for skipped in [1, 2, 100, SEEN as u16 - 1, SEEN as u16, 700, 20_000] {
+            let (now, mut stream) = (Instant::now(), Reception::new());
+            (900..=1000).for_each(|number| _ = stream.receive(number, 0, 90_000, now, 100));
+            stream.resume();
+            assert_eq!(stream.receive(1000 + skipped, 0, 90_000, now, 100).order, Order::Newest);
+            for number in 900..=1000 {
+                let again = stream.repair(number, now, 100).order;
+                assert!(matches!(again, Order::Duplicate | Order::Stray), "{skipped}: {number} is {again:?}");
+            }
+            assert_eq!(stream.packets_lost(), 0, "{skipped}");
+            stream.receive(1002 + skipped, 0, 90_000, now, 100);
+            assert_eq!(stream.packets_lost(), 1, "{skipped}");
+        }
     }
 
     #[test]
