@@ -227,7 +227,7 @@ impl Shard {
         self.discards.add(Discard::BeforeSwitch, dropped);
         for key in layer.consumers.clone() {
             let Some(consumer) = self.consumers.at_mut(key) else { continue };
-            if consumer.selector.current() == Some(stream.layer) {
+            if consumer.selector.flowing() == Some(stream.layer) {
                 consumer.selector.stop();
                 self.changed.push(key);
             }

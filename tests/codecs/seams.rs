@@ -4,6 +4,8 @@
 use ringside::ids::{ConsumerId, ProducerId, Token};
 use ringside::shard::command::{Codec, Command};
 
+use crate::source::{Mode, SPATIAL, Source, TEMPORAL};
+use crate::viewer::pictures;
 use crate::world::{MS, Packet, World};
 
 const DELTA: &[u8] = &[0x41, 0x9a, 1, 2, 3];
@@ -77,5 +79,35 @@ fn what_still_waits_when_its_sender_starts_over_starts_nobody() {
         world.wait(5 * MS);
         let played = [PARAMETER_SETS, IDR, DELTA];
         assert_eq!(payloads(&world, viewer), played.repeat(1 + usize::from(started)), "started {started}");
+    }
+}
+
+#[test]
+fn a_stream_of_layers_that_starts_over_goes_on_with_its_next_key_picture() {
+    for (codec, mode) in [(Codec::Vp9, Mode::Full), (Codec::Av1, Mode::Full), (Codec::Vp9, Mode::Alone)] {
+        let mut world = World::new(codec, SPATIAL, TEMPORAL);
+        let viewer = world.watch(1, None);
+        let mut source = Source::new(codec, mode);
+        let play = |world: &mut World, source: &mut Source, is_key: bool| {
+            source.picture(is_key).iter().for_each(|packet| world.send(packet));
+            world.wait(33 * MS);
+        };
+        for at in 0..10 {
+            play(&mut world, &mut source, at == 0);
+        }
+        let (before, asked) = (pictures(world.received(viewer)).len(), world.key_frame_requests);
+        source.start_over_at(30_000);
+        for _ in 0..40 {
+            play(&mut world, &mut source, false);
+        }
+        assert!(world.key_frame_requests > asked, "{codec:?} {mode:?}: nothing can be shown until a key picture comes");
+        assert_eq!(pictures(world.received(viewer)).len(), before);
+        for at in 0..20 {
+            // What could not be read meanwhile told of no larger pictures: those come with the key picture behind.
+            play(&mut world, &mut source, at % 10 == 0);
+        }
+        let shown = pictures(world.received(viewer));
+        assert!(before == 10 && shown.len() >= 30, "{codec:?} {mode:?}: {} pictures", shown.len());
+        assert!(shown[10].is_key && shown[shown.len() - 1].spatial == 2, "{codec:?} {mode:?}: {shown:?}");
     }
 }

@@ -94,6 +94,11 @@ impl Source {
         self.frames == 0
     }
 
+    /// The next packet has this number.
+    pub fn start_over_at(&mut self, sequence: u16) {
+        self.sequence = sequence - 1;
+    }
+
     /// The packets of the next picture.
     pub fn picture(&mut self, is_key: bool) -> Vec<Packet> {
         self.picture = if is_key { 0 } else { self.picture + 1 };
