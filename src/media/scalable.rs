@@ -13,6 +13,9 @@ use crate::packet::codec::PayloadFacts;
 use crate::packet::codec::dependency_descriptor::{DependencyDescriptor, TemplateStructure};
 use crate::packet::codec::layers::LayerSet;
 
+/// Between two announcements that change the layers: as long as a layer may be silent until it counts as gone.
+const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(350);
+
 pub struct Scalable {
     spatial_layers: u8,
     temporal_layers: u8,
@@ -23,6 +26,10 @@ pub struct Scalable {
     rates: [[RateMeter; TEMPORAL_LAYERS]; SPATIAL_LAYERS],
     /// Newest packet of each spatial layer.
     seen: [Option<Instant>; SPATIAL_LAYERS],
+    /// The newest announcement.
+    announced_sequence: u64,
+    /// When one that changed the layers was acted on.
+    announced_at: Option<Instant>,
     /// Upper spatial layers refer to lower ones in every picture, so that a receiver of one has all below.
     nested: bool,
 }
@@ -37,6 +44,8 @@ impl Scalable {
             structure_sequence: 0,
             rates: Default::default(),
             seen: [None; SPATIAL_LAYERS],
+            announced_sequence: 0,
+            announced_at: None,
             nested: false,
         }
     }
@@ -58,13 +67,25 @@ impl Scalable {
             facts.targets = LayerSet::from(facts.spatial, facts.temporal);
         }
         self.describe_by(sequence, descriptor, facts);
-        facts.announced.is_some_and(|layers| self.announce(layers, now))
+        facts.announced.is_some_and(|layers| self.announce(sequence, layers, now))
     }
 
-    /// What the sender announces counts as arriving, and nothing else does.
-    fn announce(&mut self, layers: u8, now: Instant) -> bool {
+    /// What the sender announces counts as arriving, and nothing else does. One that came late says nothing, nor does a
+    /// sender that changes its mind all the time: every change costs each receiver a choice and its client a message. What
+    /// it really makes is then seen by what arrives.
+    fn announce(&mut self, sequence: u64, layers: u8, now: Instant) -> bool {
+        if sequence < self.announced_sequence {
+            return false;
+        }
+        self.announced_sequence = sequence;
         let layers = layers & ((1 << SPATIAL_LAYERS) - 1);
         let known = self.seen.iter().enumerate().fold(0, |set, (at, seen)| set | u8::from(seen.is_some()) << at);
+        if known != layers && known != 0 {
+            if self.announced_at.is_some_and(|at| now.saturating_duration_since(at) < ANNOUNCEMENT_INTERVAL) {
+                return false;
+            }
+            self.announced_at = Some(now);
+        }
         for (at, seen) in self.seen.iter_mut().enumerate() {
             *seen = (layers & (1 << at) != 0).then_some(now);
         }
@@ -126,6 +147,7 @@ impl Scalable {
     /// The source began anew.
     pub fn restart(&mut self) {
         self.structure = None;
+        self.announced_sequence = 0;
     }
 
     /// Takes what the layers cost that arrive.
@@ -197,14 +219,41 @@ mod tests {
         assert_eq!(stream.alive(350 * MS), 0b001);
     }
 
+    fn announce(stream: &mut Scalable, sequence: u64, layers: u8, now: Instant) -> bool {
+        stream.describe(sequence, &[], &mut PayloadFacts { announced: Some(layers), ..Default::default() }, now)
+    }
+
     #[test]
     fn what_the_sender_announces_arrives_at_once_and_the_rest_no_more() {
-        let (now, mut stream) = (Instant::now(), Scalable::new(3, 1));
-        let mut announce =
-            |layers| stream.describe(1, &[], &mut PayloadFacts { announced: Some(layers), ..Default::default() }, now);
-        assert_eq!([0b001, 0b001, 0b111, 0b011].map(&mut announce), [true, false, true, true]);
-        assert!(!announce(0b1_0011), "more than can be told apart");
+        let (start, mut stream) = (Instant::now(), Scalable::new(3, 1));
+        let mut at = start;
+        let changed = [0b001, 0b001, 0b111, 0b011].map(|layers| {
+            at += ANNOUNCEMENT_INTERVAL;
+            announce(&mut stream, 1, layers, at)
+        });
+        assert_eq!(changed, [true, false, true, true]);
+        assert!(!announce(&mut stream, 1, 0b1_0011, at), "more than can be told apart");
         assert_eq!(stream.alive(350 * MS), 0b011);
+    }
+
+    #[test]
+    fn a_sender_that_changes_its_mind_all_the_time_is_not_followed() {
+        let (start, mut stream) = (Instant::now(), Scalable::new(3, 1));
+        let announced = (0..1000u32).filter(|at| {
+            let layers = if at % 2 == 0 { 0b001 } else { 0b111 };
+            announce(&mut stream, u64::from(*at), layers, start + *at * MS)
+        });
+        assert_eq!(announced.count(), 4, "the first, and one in 350 ms");
+    }
+
+    #[test]
+    fn an_older_announcement_that_comes_late_says_nothing() {
+        let (start, mut stream) = (Instant::now(), Scalable::new(3, 1));
+        announce(&mut stream, 10, 0b111, start);
+        assert!(!announce(&mut stream, 9, 0b001, start + 400 * MS));
+        assert_eq!(stream.alive(350 * MS), 0b111);
+        stream.restart();
+        assert!(announce(&mut stream, 9, 0b001, start + 800 * MS), "of another numbering");
     }
 
     #[test]

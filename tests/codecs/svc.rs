@@ -169,6 +169,22 @@ fn a_layer_that_the_encoder_gives_up_is_left_within_half_a_second_and_taken_agai
 }
 
 #[test]
+fn a_sender_that_announces_other_layers_with_every_frame_keeps_nobody_busy() {
+    let mut world = World::new(Codec::Vp9, SPATIAL, TEMPORAL);
+    let mut source = Source::new(Codec::Vp9, Mode::Full);
+    let viewers: Vec<_> = (1..=5).map(|id| world.watch(id, None)).collect();
+    for at in 0..1000 {
+        source.active = if at % 2 == 0 { 1 } else { 3 };
+        source.picture(true).iter().for_each(|packet| world.send(packet));
+        world.wait(MS);
+    }
+    for viewer in viewers {
+        let times = world.times_told(viewer);
+        assert!((1..=20).contains(&times), "told {times} times within a second");
+    }
+}
+
+#[test]
 fn a_packet_that_is_sent_again_is_what_it_was() {
     for stream in STREAMS {
         let mut scene = Scene::new(stream);

@@ -235,6 +235,12 @@ impl World {
         })
     }
 
+    /// How often the client was told anything of its layers.
+    pub fn times_told(&self, wanted: ConsumerId) -> usize {
+        let of = |event: &&Event| matches!(event, Event::ConsumerLayers { consumer, .. } if *consumer == wanted);
+        self.events.iter().filter(of).count()
+    }
+
     pub fn producer_stats(&mut self) -> ProducerStats {
         match ask(&mut self.shard, Command::ProducerStats { token: Token(3), producer: ProducerId(1) }) {
             Reply::Stats(rows) => match rows.into_iter().next() {
