@@ -1,8 +1,8 @@
 //! Packets that a receiver asked for again, from the shared history over the consumer's RTX stream (RFC 4588).
 //!
 //! The resent packet is what this consumer was sent, rewritten the same way: its number, timestamp and VP8
-//! picture are worked out again from the same segment of its numbering. Nothing is sent twice while its answer may be on
-//! its way, nothing from before a layer switch, and no more than half of what the path carries. What feedback calls lost
+//! picture are worked out again from the same segment of its numbering. Nothing is sent twice within a round
+//! trip, nothing from before a layer switch, and no more than half of what the path carries. What feedback calls lost
 //! once it was resent leaves again unasked.
 
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub struct Wanted {
     pub consumer: Key<Consumer>,
     /// As the receiver numbers it.
     pub sequence: u16,
-    /// Feedback says so; the receiver itself may only have lost patience.
+    /// Feedback says so, and no receiver asked: what cannot be done then is nobody's request refused.
     pub is_lost: bool,
 }
 
@@ -34,9 +34,6 @@ const OSN_BYTES: usize = 2;
 
 /// Until the receiver has reported.
 const ASSUMED_RTT: Duration = Duration::from_millis(100);
-
-/// Feedback that takes so much longer than the round trip waited for the next frame, or came out of turn, and not in a queue.
-const NO_QUEUE: Duration = Duration::from_millis(50);
 
 impl Shard {
     pub(super) fn flush_resends(&mut self, now: Instant, outbox: &mut impl Outbox) {
@@ -48,7 +45,9 @@ impl Shard {
             if let Some(transport) = self.transports.at_mut(wanted.transport) {
                 transport.resends_waiting = 0;
             }
-            if let Err(discard) = self.resend(now, wanted, outbox) {
+            if let Err(discard) = self.resend(now, wanted, outbox)
+                && !wanted.is_lost
+            {
                 self.discards.count(discard);
             }
         }
@@ -78,7 +77,7 @@ impl Shard {
     }
 
     fn resend(&mut self, now: Instant, wanted: Wanted, outbox: &mut impl Outbox) -> Result<(), Discard> {
-        let Wanted { consumer: key, sequence, is_lost, .. } = wanted;
+        let Wanted { consumer: key, sequence, .. } = wanted;
         let consumer = self.consumers.at_mut(key).ok_or(Discard::ResendRefused)?;
         let producer = self.producers.at(consumer.producer).ok_or(Discard::ResendRefused)?;
         let layer = consumer.selector.flowing().ok_or(Discard::ResendRefused)?;
@@ -95,11 +94,7 @@ impl Shard {
         let rtt = consumer.transmission.rtt().or(transport.rtt).unwrap_or(ASSUMED_RTT);
         let estimate = transport.estimator.as_ref().and_then(|estimator| estimator.measured_bps());
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
-        // While a queue builds, the round trip that was reported is too short, and so is the receiver's patience.
-        let answers_after = transport.estimator.as_ref().map(|estimator| estimator.answers_after(now));
-        let longest = answers_after.filter(|after| *after > rtt + NO_QUEUE).unwrap_or(rtt);
-        let spacing = if is_lost { rtt } else { longest };
-        if !transport.resent.has_room(estimate, now) || !rtx.may_resend(sequence, now, spacing, longest) {
+        if !transport.resent.has_room(estimate, now) || !rtx.may_resend(sequence, now, rtt) {
             return Err(Discard::ResendRefused);
         }
         let destination = transport.destination.ok_or(Discard::NotConnected)?;
@@ -144,17 +139,13 @@ impl Shard {
 }
 
 impl Rtx {
-    /// `false` when the same packet left less than `apart` ago: the answer is on its way. None is asked about for `longest`.
-    fn may_resend(&mut self, sequence: u16, now: Instant, apart: Duration, longest: Duration) -> bool {
-        let since = |at: Instant| now.saturating_duration_since(at);
-        self.resent.retain(|(_, at)| since(*at) < longest);
-        let is_full = self.resent.len() == RESENDS_REMEMBERED;
-        match self.resent.iter_mut().find(|(other, _)| *other == sequence) {
-            Some((_, at)) if since(*at) < apart => return false,
-            Some((_, at)) => *at = now,
-            None if is_full => return false,
-            None => self.resent.push((sequence, now)),
+    /// `false` when the same packet left less than a round trip ago: the answer is on its way.
+    fn may_resend(&mut self, sequence: u16, now: Instant, rtt: Duration) -> bool {
+        self.resent.retain(|(_, at)| now.saturating_duration_since(*at) < rtt);
+        if self.resent.len() == RESENDS_REMEMBERED || self.resent.iter().any(|(other, _)| *other == sequence) {
+            return false;
         }
+        self.resent.push((sequence, now));
         true
     }
 

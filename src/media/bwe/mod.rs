@@ -55,9 +55,6 @@ const UNNUMBERED_MOST: u16 = 6_000;
 const RTT_DEFAULT_US: u64 = 100_000;
 const RTT_MAX: Duration = Duration::from_secs(2);
 
-/// Feedback that takes longer is lost, or its path is dead: nobody waits for it.
-const WAIT_MAX_US: u64 = 1_000_000;
-
 /// Loss thresholds of receiver reports where there is no transport-cc (draft-ietf-rmcat-gcc-02 section 6).
 const REPORT_LOSS_LOW: f64 = 0.02;
 const REPORT_LOSS_HIGH: f64 = 0.10;
@@ -88,8 +85,6 @@ pub struct Estimator {
     all_bps: u64,
     last_sent_us: Option<u64>,
     last_feedback_us: Option<u64>,
-    /// From a packet's departure to the last feedback that spoke of it as the newest.
-    feedback_took_us: Option<u64>,
     last_overuse_us: Option<u64>,
     lowered_for_silence_us: Option<u64>,
     polled_us: u64,
@@ -119,7 +114,6 @@ impl Estimator {
             all_bps: 0,
             last_sent_us: None,
             last_feedback_us: None,
-            feedback_took_us: None,
             last_overuse_us: None,
             lowered_for_silence_us: None,
             polled_us: 0,
@@ -191,7 +185,6 @@ impl Estimator {
         // Of nothing that flew: fabricated, or repeated.
         let Some(newest_sent_us) = newest_sent_us else { return };
         self.last_feedback_us = Some(now_us);
-        self.feedback_took_us = Some(now_us.saturating_sub(newest_sent_us));
         // With the wait for the feedback in it; a receiver report's is better and replaces it.
         self.rtt_us = self.rtt_us.min(now_us.saturating_sub(newest_sent_us).max(1_000));
         self.loss.add(packets + lost, lost as i64 - found, bytes + lost_bytes, now_us);
@@ -356,15 +349,6 @@ impl Estimator {
     /// Smoothed by nothing; from receiver reports where there are any.
     pub fn rtt(&self) -> Duration {
         Duration::from_micros(self.rtt_us)
-    }
-
-    /// How long an answer takes on this path as it is: what the newest feedback took, and before there was any, for how long
-    /// there has been none. While a queue builds this grows with it; a round trip that was reported a second ago does not.
-    pub fn answers_after(&self, now: Instant) -> Duration {
-        let now_us = self.micros(now);
-        let unanswered = || self.sent.unanswered_us(now_us).map_or(0, |at| now_us.saturating_sub(at));
-        let after_us = self.feedback_took_us.unwrap_or_else(unanswered);
-        Duration::from_micros(Some(after_us).filter(|us| *us < WAIT_MAX_US).unwrap_or(0))
     }
 
     /// Probes begun.

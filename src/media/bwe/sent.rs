@@ -122,17 +122,6 @@ impl SentRing {
         }
     }
 
-    /// When the first packet left that feedback has said nothing of yet.
-    pub(super) fn unanswered_us(&self, now_us: u64) -> Option<u64> {
-        let (newest, place) = (self.newest?, self.told.max(0xffff) + 1);
-        if place > newest || newest - place >= self.slots.len() as u64 {
-            return None;
-        }
-        let slot = self.slots[place as usize & (self.slots.len() - 1)];
-        let age_us = (now_us as u32).wrapping_sub(slot.sent_us);
-        (slot.state == State::Flying).then(|| now_us.saturating_sub(age_us as u64))
-    }
-
     /// The packet arrived; `None` if it was never sent, is forgotten, or was told before.
     pub(super) fn arrived(&mut self, number: SeqNo, now_us: u64) -> Option<(SentPacket, WasLost)> {
         let place = self.place(number)?;
@@ -208,19 +197,6 @@ mod tests {
         let expected = [Fate::Unknown, Fate::Passed, Fate::Lost, Fate::Arrived, Fate::Flying, Fate::Unknown];
         assert_eq!(fates, expected);
         assert_eq!(SentRing::default().fate(SeqNo(0)), Fate::Unknown);
-    }
-
-    #[test]
-    fn what_feedback_says_nothing_of_is_as_old_as_its_first_packet() {
-        let mut ring = ring(0..10);
-        assert_eq!(ring.unanswered_us(50), Some(0), "no feedback at all");
-        ring.lost(SeqNo(0), 7);
-        assert_eq!(ring.unanswered_us(50), Some(7));
-        ring.lost(SeqNo(7), 3);
-        assert_eq!(ring.unanswered_us(50), None, "all is known");
-        (10..10_000u16).for_each(|n| ring.push(SeqNo(n), 100, 0, n as u64));
-        assert_eq!(ring.unanswered_us(10_000), None, "forgotten");
-        assert_eq!(SentRing::default().unanswered_us(50), None);
     }
 
     #[test]
