@@ -144,6 +144,12 @@ impl Scalable {
         layers.fold(0, |set, (at, seen)| set | u8::from(arrives(seen)) << at)
     }
 
+    /// Whether this key frame is one for the receivers of every spatial layer: what is missing before it helps nobody.
+    pub fn restarts_all(&self, facts: &PayloadFacts) -> bool {
+        let is_for = |spatial| facts.switches.contains(spatial, TEMPORAL_LAYERS as u8 - 1);
+        (self.nested && facts.spatial == 0) || (0..self.spatial_layers).all(is_for)
+    }
+
     /// The source began anew.
     pub fn restart(&mut self) {
         self.structure = None;

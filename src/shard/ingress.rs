@@ -154,7 +154,10 @@ impl Shard {
         if facts.key_frame && producer.kind == Kind::Video {
             layer.key_frame_count += 1;
             layer.key_frames.key_frame_arrived();
-            layer.nack.key_frame(first);
+            // Where sizes are independent, that of one is no help to the receivers of another.
+            if layer.scalable.as_ref().is_none_or(|scalable| scalable.restarts_all(&facts)) {
+                layer.nack.key_frame(first);
+            }
         }
         let first_of_layer =
             layer.last_packet.replace(now).is_none_or(|last| now.duration_since(last) >= LAYER_SILENCE);

@@ -185,6 +185,23 @@ fn a_sender_that_announces_other_layers_with_every_frame_keeps_nobody_busy() {
 }
 
 #[test]
+fn the_key_frame_of_one_size_does_not_end_the_search_for_what_is_missing_of_an_independent_one() {
+    for (mode, asked) in [(Mode::Alone, 1), (Mode::Full, 0)] {
+        let mut scene = Scene::new((Codec::Vp9, mode));
+        scene.world.watch(1, None);
+        scene.play(10);
+        assert_eq!(scene.world.producer_stats().nack_packet_count, 0);
+        // The end of the largest picture is lost, and then comes a key frame of the smallest.
+        let mut lossy = scene.source.picture(false);
+        lossy.pop();
+        let key = scene.source.picture(true);
+        lossy.iter().chain(&key[..1]).for_each(|packet| scene.world.send(packet));
+        scene.world.wait(15 * MS);
+        assert_eq!(scene.world.producer_stats().nack_packet_count, asked, "{mode:?}");
+    }
+}
+
+#[test]
 fn a_packet_that_is_sent_again_is_what_it_was() {
     for stream in STREAMS {
         let mut scene = Scene::new(stream);
