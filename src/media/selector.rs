@@ -218,7 +218,9 @@ impl Selector {
     #[inline]
     fn step_temporal(&mut self, layer: u8, packet: &Packet) {
         // Until the key frame of a lower layer comes, the least of this one has to do: its path takes no more.
-        let falls = matches!(self.allowed, Some(Some(allowed)) if allowed.spatial < layer);
+        // Where none arrives there is nothing to wait for.
+        let is_narrow = matches!(self.allowed, Some(Some(allowed)) if allowed.spatial < layer);
+        let falls = is_narrow && self.target.is_some_and(|target| target < layer);
         if falls {
             self.temporal = 0;
         } else if self.temporal_target <= self.temporal {
@@ -363,6 +365,14 @@ mod tests {
         assert_eq!(selector.accept(0, &frame(1, true)), Choice::Forward);
         assert_eq!(selector.accept(0, &frame(2, false)), Choice::LeaveOut);
         assert_eq!(selector.accept(0, &frame(2, true)), Choice::Forward);
+    }
+
+    #[test]
+    fn where_no_lower_layer_arrives_all_of_the_one_that_does_is_sent() {
+        let mut selector = flowing(2);
+        selector.allow(Some(Some(layers(0, 2))));
+        selector.choose(3, 0b100);
+        assert_eq!(selector.accept(2, &frame(2, false)), Choice::Forward);
     }
 
     #[test]
