@@ -198,6 +198,8 @@ impl Shard {
         let Some(consumer) = self.consumers.at_mut(key) else { return };
         let Some(producer) = self.producers.at(run.producer) else { return };
         let flowing = consumer.selector.current();
+        // Nothing leaves again without a stream for it.
+        let has_rtx = consumer.rest.rtx.is_some();
         let start = egress.outgoing.len();
         let mut largest = 0;
         for at in run.first..run.end {
@@ -218,7 +220,7 @@ impl Shard {
             }
             largest = largest.max(size);
             let (size, padded, rank) = (size as u16, size as u16, 0);
-            let is_awaited = consumer.rewriter.is_late(&rewrite);
+            let is_awaited = has_rtx && consumer.rewriter.is_late(&rewrite);
             egress.outgoing.push(Outgoing {
                 consumer: key,
                 packet: at,
@@ -234,7 +236,7 @@ impl Shard {
         if consumer.selector.current() != flowing {
             self.changed.push(key);
             // Without the packets of the first key frame there is no picture at all.
-            egress.outgoing[start..].iter_mut().for_each(|outgoing| outgoing.is_awaited = true);
+            egress.outgoing[start..].iter_mut().for_each(|outgoing| outgoing.is_awaited = has_rtx);
         }
     }
 

@@ -322,3 +322,24 @@ fn a_queue_that_builds_up_draws_no_storm_of_resends() {
 fn resent(call: &mut Call, consumers: &[ConsumerId]) -> u64 {
     consumers.iter().map(|consumer| call.consumer_stats(*consumer).packets_retransmitted).sum()
 }
+
+#[test]
+fn of_a_receiver_without_a_retransmission_stream_nothing_is_refused_but_what_it_asks_for() {
+    let mut call = Call::new(52);
+    call.without_rtx = true;
+    call.default_link = Link { delay: 20 * MS, ..Link::default() };
+    let (sender, viewer) = (call.join(), call.join());
+    call.run(SECOND);
+    let camera = call.publish(sender, Source::camera(SSRC, call.now));
+    call.set_links(viewer, call.default_link, Link { loss: 0.3, ..call.default_link });
+    let (consumer, _) = call.watch(viewer, camera);
+    for _ in 0..5 {
+        call.pause(consumer);
+        call.run(SECOND);
+        call.resume(consumer);
+        call.run(2 * SECOND);
+    }
+    let asked = call.consumer_stats(consumer).nack_packet_count;
+    assert!(asked > 0);
+    assert!(call.shard.discards().of(Discard::ResendRefused) <= asked, "{asked} were asked for");
+}
