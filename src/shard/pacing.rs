@@ -103,8 +103,13 @@ impl Shard {
         for _ in 0..count {
             let Some(held) = transport.pacer.pop() else { break };
             self.pacing.held -= 1;
-            let packet = self.history.packet(held.number);
-            match packet.filter(|_| self.consumers.at(held.outgoing.consumer).is_some()) {
+            // Whose consumer was closed is missed by nobody.
+            let Some(consumer) = self.consumers.at(held.outgoing.consumer) else { continue };
+            if consumer.paused {
+                self.discards.count(Discard::ConsumerPaused);
+                continue;
+            }
+            match self.history.packet(held.number) {
                 Some(_) if is_gone => self.discards.count(Discard::NotConnected),
                 Some(packet) => {
                     let mut next = held.outgoing;

@@ -343,3 +343,36 @@ fn of_a_receiver_without_a_retransmission_stream_nothing_is_refused_but_what_it_
     assert!(asked > 0);
     assert!(call.shard.discards().of(Discard::ResendRefused) <= asked, "{asked} were asked for");
 }
+
+#[test]
+fn what_waits_for_a_narrow_link_does_not_leave_once_its_receiver_is_paused() {
+    for is_closed in [true, false] {
+        let mut call = Call::new(53);
+        call.default_link = Link { delay: 20 * MS, ..Link::default() };
+        let (sender, viewer) = (call.join(), call.join());
+        call.run(SECOND);
+        let narrow = Link { rate_bps: Some(2_000_000), queue_bytes: Some(64 * 1024), ..call.default_link };
+        call.set_links(viewer, call.default_link, narrow);
+        let camera = call.publish(sender, Source::camera(SSRC, call.now));
+        let (consumer, ssrc) = call.watch(viewer, camera);
+        call.run(5 * SECOND);
+        call.source(sender).encodings[0].packets_per_key_frame = 70;
+        call.command(|token| Command::RequestKeyFrame { token, consumer }).unwrap();
+        let (from, paused) = (call.now, call.shard.discards().of(Discard::ConsumerPaused));
+        while call.viewer(viewer, ssrc).arrivals(from, call.now) < 10 {
+            call.run(5 * MS);
+        }
+        if is_closed {
+            call.shard.handle_command(call.now, Command::CloseConsumer { consumer });
+        } else {
+            call.pause(consumer);
+        }
+        // 64 kB are a quarter of a second on this link.
+        call.stop_sources(sender);
+        call.run(SECOND);
+        let arrived = call.viewer(viewer, ssrc).arrivals(from, call.now);
+        assert!(arrived < 60, "{arrived} packets");
+        assert_eq!(call.shard.discards().of(Discard::Overwritten), 0);
+        assert_eq!(call.shard.discards().of(Discard::ConsumerPaused) > paused, !is_closed);
+    }
+}
