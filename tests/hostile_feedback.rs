@@ -10,6 +10,7 @@ use call::{Call, Medium, Nowhere, ask};
 use ringside::discard::Discard;
 use ringside::ids::{ConsumerId, Token};
 use ringside::limits;
+use ringside::media::spec::PROBATOR_SSRC;
 use ringside::shard::Datagram;
 use ringside::shard::command::{Command, Reply};
 use ringside::shard::stats::{ConsumerStats, Stats};
@@ -170,4 +171,22 @@ fn feedback_about_packets_that_were_never_sent_is_counted() {
     assert_eq!(tell(0, 4), 1);
     assert_eq!(tell(3_000, 100), 2);
     assert_eq!(tell(0, 3), 2, "twice the same is none either");
+}
+
+#[test]
+fn a_key_frame_of_the_probator_is_asked_for_in_vain_and_counted() {
+    let (sender, receiver) = ("10.0.0.2:5000".parse().unwrap(), "10.0.0.3:5000".parse().unwrap());
+    let mut call = Call::new(&[(sender, Medium::Vp8)], &[receiver]);
+    let mut far = Outbound::new(&call.receivers[0]);
+    // FIR (RFC 5104 section 4.3.1): the source stands in its entry.
+    let mut bytes = vec![0x84, 206, 0, 4];
+    for word in [1, 0, PROBATOR_SSRC.0, 7 << 24] {
+        bytes.extend(word.to_be_bytes());
+    }
+    let len = bytes.len();
+    bytes.resize(len + 64, 0);
+    let len = far.seal_rtcp(&mut bytes, len).expect("room for the trailer");
+    let datagram = Datagram { source: receiver, local: 0, bytes: &mut bytes[..len], received_at: None };
+    call.shard.handle_datagram(Instant::now(), datagram);
+    assert_eq!(call.shard.discards().of(Discard::ProbatorAsked), 1);
 }

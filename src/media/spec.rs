@@ -12,6 +12,11 @@ pub enum Kind {
     Video,
 }
 
+/// Where the client library of mediasoup expects probes for bandwidth: it adds an m-line of its own for them. No stream may
+/// have this SSRC, and no codec this payload type.
+pub const PROBATOR_SSRC: Ssrc = Ssrc(1234);
+pub const PROBATOR_PAYLOAD_TYPE: u8 = 127;
+
 /// What a source sends; decides how often a key frame may be asked for, and who gets bandwidth first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceClass {

@@ -9,10 +9,10 @@ use crate::discard::Discard;
 use crate::ids::Ssrc;
 use crate::limits::{RESENDS_PER_TICK, RESENDS_WAITING};
 use crate::media::report::{Echo, Report};
+use crate::media::spec::PROBATOR_SSRC;
 use crate::packet::rtcp::{Fir, Nack, ReportBlock, RtcpPacket, SenderInfo, XrBlock, packets};
 use crate::shard::Shard;
 use crate::shard::consumer::Consumer;
-use crate::shard::probator::PROBATOR_SSRC;
 use crate::shard::resend::Wanted;
 use crate::shard::table::Key;
 use crate::shard::transport::Transport;
@@ -140,7 +140,10 @@ impl Shard {
 
     fn receive_full_intra_request(&mut self, now: Instant, key: Key<Transport>, fir: &Fir<'_>) {
         for (media, sequence) in fir.requests() {
-            let Some((consumer_key, consumer)) = self.receiver_of(key, media) else { continue };
+            let Some((consumer_key, consumer)) = self.receiver_of(key, media) else {
+                self.note_probator(media);
+                continue;
+            };
             // A repetition carries the number of its original (RFC 5104 section 4.3.1).
             if consumer.rest.last_fir_sequence.replace(sequence) != Some(sequence) {
                 consumer.rest.firs += 1;

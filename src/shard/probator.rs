@@ -1,17 +1,15 @@
 //! The stream that carries padding where no retransmission stream can: the client library adds a media section for it
 //! beside the first video that it receives, and looks at nothing that arrives there.
 
-use crate::ids::Ssrc;
 use crate::limits::PROBATOR_PACKETS;
 use crate::media::header::{Departure, HeaderLayout};
 use crate::media::history::Packet;
 use crate::media::rewriter::Rewrite;
+use crate::media::spec::{PROBATOR_PAYLOAD_TYPE, PROBATOR_SSRC};
 use crate::packet::extension::{Extension, ExtensionSet};
 use crate::shard::transport::Keys;
 
-/// As the client library of mediasoup expects them; negotiation gives these numbers to nobody else.
-pub const PROBATOR_SSRC: Ssrc = Ssrc(1234);
-const PAYLOAD_TYPE: u8 = 127;
+/// As the client library of mediasoup expects it.
 const MID: &str = "probator";
 
 /// Of each packet: the size of media, for that is what the path is asked about.
@@ -28,7 +26,7 @@ impl Probator {
     pub fn new(extensions: ExtensionSet) -> Probator {
         let wanted = [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc];
         let set = wanted.into_iter().filter(|extension| extensions.contains(*extension)).collect();
-        Probator { header: HeaderLayout::new(PAYLOAD_TYPE, PROBATOR_SSRC, MID, set), sequence: 0 }
+        Probator { header: HeaderLayout::new(PROBATOR_PAYLOAD_TYPE, PROBATOR_SSRC, MID, set), sequence: 0 }
     }
 
     pub fn has_transport_cc(&self) -> bool {

@@ -168,6 +168,7 @@ impl Rtx {
         out[at..at + OSN_BYTES].copy_from_slice(&(rewrite.sequence as u16).to_be_bytes());
         out[at + OSN_BYTES..end].copy_from_slice(payload);
         if let Some(descriptor) = &packet.vp8
+            && !payload.is_empty()
             && let Some(ids) = rewrite.picture_ids(descriptor)
         {
             // The descriptor fits: the payload that it was read from was just copied.

@@ -27,14 +27,10 @@ pub use parameters::{
 pub use producer::{NegotiatedProducer, ProducerContext};
 pub use router::{CodecRow, ParameterValue, ROUTER_CODECS, Router};
 
-use crate::ids::{ConsumerId, ProducerId, Ssrc};
+use crate::ids::{ConsumerId, ProducerId};
 use crate::shard::command::Kind;
 
-/// The client adds an m-line of its own for bandwidth probes, with this SSRC; no stream may use it.
-pub const PROBATOR_SSRC: Ssrc = Ssrc(1234);
-
-/// The payload type of the client's m-line for bandwidth probes; no codec of the router may use it.
-pub const PROBATOR_PAYLOAD_TYPE: u8 = 127;
+pub use crate::media::spec::PROBATOR_SSRC;
 
 /// Why parameters were refused; every message names the field or codec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

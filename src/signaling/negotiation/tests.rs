@@ -1,6 +1,7 @@
 //! Negotiation as clients notice it: first against the oracle (what a real browser sent and what
 //! mediasoup answers to it), then rule by rule.
 
+use crate::ids::Ssrc;
 use serde_json::{Value, json};
 
 use super::*;
