@@ -87,7 +87,7 @@ fn loss_on_both_ways_is_repaired_before_a_viewer_minds() {
 
 #[test]
 fn loss_takes_neither_the_best_layer_nor_the_sound() {
-    for (loss, shown, best, heard) in [(0.02, 0.98, 0.97, 0.94), (0.05, 0.97, 0.95, 0.87), (0.10, 0.5, 0.4, 0.77)] {
+    for (loss, shown, best, heard) in [(0.02, 0.98, 0.97, 0.93), (0.05, 0.97, 0.95, 0.86), (0.10, 0.5, 0.4, 0.75)] {
         for seed in 71..=72 {
             let mut call = Call::new(seed);
             let (sender, viewer) = (call.join(), call.join());
@@ -116,7 +116,7 @@ fn loss_takes_neither_the_best_layer_nor_the_sound() {
             let freeze = picture.longest_freeze(from, to - SECOND / 2);
             assert!(freeze < 1200 * MS, "{what}, {freeze:?}");
             picture.assert_continuous();
-            // Sound is not resent: of its two ways each loses.
+            // Sound is not resent: of its two ways each loses. The bounds are five standard deviations below what that leaves.
             let arrived = call.viewer(viewer, voice).arrivals(from, to);
             assert!(arrived as f64 >= heard * 1000.0, "{what}: {arrived} of 1000 packets of the voice");
         }
