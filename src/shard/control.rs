@@ -139,6 +139,7 @@ impl Shard {
             rtt: None,
             received: Traffic::default(),
             sent: Traffic::default(),
+            last_left: None,
             resent: Resent::default(),
             resends_waiting: 0,
         };

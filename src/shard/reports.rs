@@ -125,7 +125,16 @@ impl Shard {
 
     /// Sender reports with the names of their sources, as many in each datagram as fit.
     fn send_sender_reports(&mut self, now: Instant, key: Key<Transport>) {
-        let Some(transport) = self.transports.at(key) else { return };
+        let Some(transport) = self.transports.at_mut(key) else { return };
+        // In a quiet room nobody's consumers are looked at.
+        match transport.last_left {
+            Some((packets, at)) if packets == transport.sent.packets => {
+                if now.saturating_duration_since(at) > SILENT {
+                    return;
+                }
+            }
+            _ => transport.last_left = Some((transport.sent.packets, now)),
+        }
         let (mut buffer, mut at) = ([0; RTCP_BYTES], 0);
         for position in 0..transport.consumers.len() {
             let Some(consumer) = self.transports.at(key).and_then(|t| t.consumers.get(position).copied()) else {

@@ -72,6 +72,8 @@ pub struct Transport {
     pub rtt: Option<Duration>,
     pub received: Traffic,
     pub sent: Traffic,
+    /// How many packets had left by the last report before which some did, and when that was.
+    pub last_left: Option<(u64, Instant)>,
     pub resent: Resent,
     /// How many packets are to leave again with this tick.
     pub resends_waiting: usize,
