@@ -116,7 +116,7 @@ fn loss_takes_neither_the_best_layer_nor_the_sound() {
             let freeze = picture.longest_freeze(from, to - SECOND / 2);
             assert!(freeze < 1200 * MS, "{what}, {freeze:?}");
             picture.assert_continuous();
-            // Sound is not resent: of its two ways each loses. The bounds are five standard deviations below what that leaves.
+            // Sound is not resent: of its two ways each loses. The bounds are 4.5 standard deviations or more below what that leaves.
             let arrived = call.viewer(viewer, voice).arrivals(from, to);
             assert!(arrived as f64 >= heard * 1000.0, "{what}: {arrived} of 1000 packets of the voice");
         }
