@@ -15,7 +15,7 @@
 //! Nothing here waits, allocates when warm, or changes a packet that others share.
 
 use std::cmp::Reverse;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::discard::Discard;
 use crate::limits::{
@@ -38,6 +38,8 @@ use crate::shard::transport::{Keys, Transport};
 pub struct Egress {
     /// Layers with packets that wait.
     pub held: Vec<(Key<Producer>, u8)>,
+    /// When the first of them must leave, or sooner.
+    leaves_at: Option<Instant>,
     /// Rooms of which something has to leave in this tick, while runs wait for company.
     leaving: Vec<Key<Room>>,
     runs: Vec<Run>,
@@ -101,19 +103,24 @@ impl Shard {
     }
 
     fn collect_runs(&mut self, now: Instant, egress: &mut Egress) {
+        if egress.leaves_at.is_none_or(|at| at > now) {
+            return;
+        }
         if !self.gather.is_zero() {
             self.call_rooms(now, egress);
         }
         let (history, hold, gather, producers) = (&self.history, self.config.hold, self.gather, &mut self.producers);
         let (runs, packets, departed) = (&mut egress.runs, &mut egress.packets, &mut egress.departed);
         let (rooms, numbers) = (&egress.leaving, &mut egress.numbers);
+        let mut first_to_leave: Option<Instant> = None;
         egress.held.retain(|(key, at)| {
             let Some(producer) = producers.at_mut(*key) else { return false };
-            let Some((leaves_at, is_complete)) = producer.leaves(*at, history, hold, gather) else { return false };
+            let layer = &mut producer.layers[*at as usize];
+            let Some((leaves_at, is_complete)) = layer.leaves(hold, gather) else { return false };
             if now < leaves_at && !(is_complete && rooms.contains(&producer.room)) {
+                first_to_leave = Some(first_to_leave.map_or(leaves_at, |first| first.min(leaves_at)));
                 return true;
             }
-            let layer = &mut producer.layers[*at as usize];
             let first = packets.len() as u32;
             for number in &layer.pending {
                 if let Some(packet) = history.packet(*number) {
@@ -129,6 +136,7 @@ impl Shard {
             runs.push(Run { producer: *key, layer: *at, first, end });
             false
         });
+        egress.leaves_at = first_to_leave;
     }
 
     /// Where one run of a room has to leave, everything of the room that is complete goes with it: that is what it was
@@ -137,7 +145,7 @@ impl Shard {
         egress.leaving.clear();
         for (key, at) in &egress.held {
             let Some(producer) = self.producers.at(*key) else { continue };
-            let leaves = producer.leaves(*at, &self.history, self.config.hold, self.gather);
+            let leaves = producer.layers[*at as usize].leaves(self.config.hold, self.gather);
             if leaves.is_some_and(|(at, _)| at <= now) && !egress.leaving.contains(&producer.room) {
                 egress.leaving.push(producer.room);
             }
@@ -320,27 +328,25 @@ impl Shard {
         }
     }
 
-    /// When the first held run must leave, complete or not.
+    /// When the first held run must leave, complete or not; a run that was dropped since may have been the first.
     pub(super) fn media_deadline(&self) -> Option<Instant> {
+        self.egress.leaves_at
+    }
+
+    /// How long runs wait has changed.
+    pub(super) fn reckon_leaving(&mut self) {
         let leaves = |(key, at): &(Key<Producer>, u8)| {
-            self.producers.at(*key)?.leaves(*at, &self.history, self.config.hold, self.gather)
+            self.producers.at(*key)?.layers[*at as usize].leaves(self.config.hold, self.gather)
         };
-        self.egress.held.iter().filter_map(leaves).map(|(at, _)| at).min()
+        self.egress.leaves_at = self.egress.held.iter().filter_map(leaves).map(|(at, _)| at).min();
     }
 }
 
-impl Producer {
-    /// When the packets of a layer that wait must leave, and whether they are complete: audio always is, and video
-    /// when the last packet of its frame is there. What is complete waits only for company.
-    fn leaves(&self, layer: u8, history: &History, hold: Duration, gather: Duration) -> Option<(Instant, bool)> {
-        let layer_is_audio = !self.needs_key_frame();
-        let layer = self.layers.get(layer as usize)?;
-        let (since, last) = (layer.pending_since?, layer.pending.last()?);
-        if layer.pending_is_full() {
-            return Some((since, true));
-        }
-        let is_complete = layer_is_audio || history.packet(*last).is_none_or(|packet| packet.marker);
-        Some((since + if is_complete { gather } else { hold.max(gather) }, is_complete))
+impl Egress {
+    /// A run that waits must leave by then.
+    #[inline]
+    pub fn leave_by(&mut self, at: Option<Instant>) {
+        self.leaves_at = self.leaves_at.into_iter().chain(at).min();
     }
 }
 

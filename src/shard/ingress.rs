@@ -70,7 +70,7 @@ impl Shard {
         let level = values.audio_level.map(|level| level.level);
         let taken = self.take(now, arrival, stream, &header, bytes, incoming, level);
         // Its arrival is to be reported, whatever became of it.
-        self.arm(now, key);
+        self.arm_arrival(now, key, stream);
         taken
     }
 
@@ -201,8 +201,12 @@ impl Shard {
 
         let listening = layer.consumers.len() as u64;
         self.discards.add(Discard::OtherLayer, all - paused - listening);
-        if listening > 0 && layer.pend(number, arrival) {
-            self.egress.held.push((stream.producer, stream.layer));
+        if listening > 0 {
+            let ends_run = header.marker || producer.kind == Kind::Audio;
+            if layer.pend(number, arrival, ends_run) {
+                self.egress.held.push((stream.producer, stream.layer));
+            }
+            self.egress.leave_by(layer.leaves(self.config.hold, self.gather).map(|(at, _)| at));
         }
         Ok(())
     }

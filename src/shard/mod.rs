@@ -283,7 +283,10 @@ impl Shard {
     /// How long runs that could leave wait for others, so that packets of different producers for one receiver
     /// share a message: latency spent where CPU is scarce. Zero, as at the start, sends them with the tick.
     pub fn set_gather(&mut self, gather: Duration) {
-        self.gather = gather;
+        if gather != self.gather {
+            self.gather = gather;
+            self.reckon_leaving();
+        }
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -312,7 +315,8 @@ impl Shard {
         self.events.push_back(event);
     }
 
-    /// Has the transport's earliest deadline come up.
+    /// Has the transport's earliest deadline come up. Whoever moves a deadline forward calls it, or, for each packet, a
+    /// cheaper one that knows what a packet may move (`arm_arrival`).
     fn arm(&mut self, now: Instant, key: Key<Transport>) {
         let deadline = self.deadline_of(now, key);
         if let Some(transport) = self.transports.at_mut(key) {

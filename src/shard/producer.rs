@@ -89,6 +89,8 @@ pub struct Layer {
     /// Packets that wait for the end of their frame or tick.
     pub pending: Vec<PacketNumber>,
     pub pending_since: Option<Instant>,
+    /// The last of them ends its frame, or needs no other.
+    pending_is_complete: bool,
     /// Who gets this layer, or waits for its next key frame.
     pub consumers: Vec<Key<Consumer>>,
     pub last_packet: Option<Instant>,
@@ -138,6 +140,7 @@ impl Producer {
                 index: SequenceIndex::new(sequences),
                 pending: Vec::with_capacity(RUN_SEGMENTS),
                 pending_since: None,
+                pending_is_complete: false,
                 consumers: Vec::new(),
                 last_packet: None,
                 scalable: None,
@@ -306,10 +309,12 @@ impl Layer {
         self.last_packet.is_some_and(|at| now.duration_since(at) < LAYER_SILENCE)
     }
 
-    /// A packet waits for its run. Returns whether it is the first to wait.
+    /// A packet waits for its run: of sound for company only, of video until one that `ends_run`. Returns whether it is
+    /// the first to wait.
     #[inline]
-    pub fn pend(&mut self, number: PacketNumber, now: Instant) -> bool {
+    pub fn pend(&mut self, number: PacketNumber, now: Instant, ends_run: bool) -> bool {
         self.pending.push(number);
+        self.pending_is_complete = ends_run;
         if self.pending_since.is_some() {
             return false;
         }
@@ -325,8 +330,15 @@ impl Layer {
         dropped as u64
     }
 
-    pub fn pending_is_full(&self) -> bool {
-        self.pending.len() >= PENDING_PACKETS
+    /// When the packets that wait must leave, and whether they are complete. What is complete waits only for company.
+    #[inline]
+    pub fn leaves(&self, hold: Duration, gather: Duration) -> Option<(Instant, bool)> {
+        let since = self.pending_since?;
+        if self.pending.len() >= PENDING_PACKETS {
+            return Some((since, true));
+        }
+        let is_complete = self.pending_is_complete;
+        Some((since + if is_complete { gather } else { hold.max(gather) }, is_complete))
     }
 
     pub fn follow(&mut self, consumer: Key<Consumer>) {

@@ -10,9 +10,9 @@ use crate::limits::{NACKS_PER_MESSAGE, RTCP_BYTES};
 use crate::packet::rtcp::{write_full_intra_request, write_nack, write_picture_loss};
 use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
-use crate::shard::producer::Producer;
+use crate::shard::producer::{Layer, Producer};
 use crate::shard::table::Key;
-use crate::shard::transport::Transport;
+use crate::shard::transport::{Stream, Transport};
 
 /// How often the layers of a simulcast source are looked at.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,14 +33,23 @@ impl Shard {
         let own = [arrivals, transport.next_report, transport.next_check, transport.pacer.next_deadline()];
         let own = own.into_iter().chain(bandwidth);
         let producers = transport.producers.iter().filter_map(|producer| self.producers.at(*producer));
-        let of_layers = producers.flat_map(|producer| {
-            producer.layers.iter().filter(|layer| layer.ssrc.is_some()).flat_map(move |layer| {
-                let nack = layer.nack.next_deadline().filter(|_| producer.feedback.nack);
-                let key_frame = layer.key_frames.next_deadline(now).filter(|_| producer.may_be_asked());
-                [nack, key_frame]
-            })
-        });
+        let of_layers = producers
+            .flat_map(|producer| producer.layers.iter().flat_map(move |layer| producer.deadlines_of(layer, now)));
         path.into_iter().chain(own).chain(of_layers).flatten().min()
+    }
+
+    /// [`arm`](Self::arm) for a packet that arrived: it moves only its layer's deadlines and those of what is told of arrivals.
+    #[inline]
+    pub(super) fn arm_arrival(&mut self, now: Instant, key: Key<Transport>, stream: Stream) {
+        let Some(transport) = self.transports.at_mut(key) else { return };
+        let arrivals = transport.arrivals.as_ref().and_then(|arrivals| arrivals.next_deadline());
+        let of_layer = self
+            .producers
+            .at(stream.producer)
+            .map_or([None; 2], |producer| producer.deadlines_of(&producer.layers[stream.layer as usize], now));
+        let own = [arrivals, transport.next_report, transport.next_check];
+        let deadline = own.into_iter().chain(of_layer).flatten().min();
+        self.timers.arm(key, &mut transport.armed, deadline);
     }
 
     pub(super) fn keep_up(&mut self, now: Instant, key: Key<Transport>) {
@@ -195,6 +204,16 @@ impl Shard {
 }
 
 impl Producer {
+    /// When a layer is to be asked for what is missing, and for a key frame.
+    fn deadlines_of(&self, layer: &Layer, now: Instant) -> [Option<Instant>; 2] {
+        if layer.ssrc.is_none() {
+            return [None; 2];
+        }
+        let nack = layer.nack.next_deadline().filter(|_| self.feedback.nack);
+        let key_frame = layer.key_frames.next_deadline(now).filter(|_| self.may_be_asked());
+        [nack, key_frame]
+    }
+
     /// Whether a key frame request makes sense: the source has them, and sends.
     fn may_be_asked(&self) -> bool {
         self.needs_key_frame() && !self.paused
