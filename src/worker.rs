@@ -291,7 +291,8 @@ impl Core {
                     self.shard.handle_datagram(now, Datagram { source, local, bytes, received_at });
                 }
             }
-            if slots < limits::RECEIVE_SLOTS || drain == limits::DRAINS_PER_TICK {
+            let is_over = drain == limits::DRAINS_PER_TICK || now.elapsed() >= limits::DRAINING;
+            if slots < limits::RECEIVE_SLOTS || is_over {
                 break;
             }
             self.ring.wait(Some(Duration::ZERO))?;
