@@ -55,12 +55,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::discard::{Discard, Discards};
-use crate::ids::{ConsumerId, ProducerId, RoomId, TransportId};
+use crate::ids::{ConsumerId, ProducerId, RoomId, Ssrc, TransportId};
 use crate::limits;
 use crate::media::allocation::{Allocator, Demand};
 use crate::media::history::History;
 use crate::packet::classify::{DatagramKind, classify};
 use crate::packet::extension::AbsSendTime;
+use crate::packet::seq::SeqNo;
 use crate::transport::dtls::Identity;
 
 use command::Event;
@@ -130,6 +131,7 @@ pub struct Shard {
     /// Buffers that are used again.
     demands: Vec<Demand>,
     levels: Vec<(usize, u8)>,
+    missing: Vec<(Ssrc, SeqNo)>,
     /// Consumers whose layer or reason may be other than was last told.
     changed: Vec<Key<Consumer>>,
     events: VecDeque<Event>,
@@ -205,6 +207,7 @@ impl Shard {
             allocator: Allocator::new(),
             demands: Vec::with_capacity(64),
             levels: Vec::with_capacity(64),
+            missing: Vec::with_capacity(limits::NACKS_PER_MESSAGE),
             changed: Vec::with_capacity(64),
             events: VecDeque::with_capacity(64),
             discards: Discards::default(),

@@ -82,44 +82,56 @@ impl Shard {
         }
     }
 
-    /// NACKs for what is missing of every layer that arrives on a transport.
+    /// NACKs for what is missing of every layer that arrives on a transport, in one datagram.
     fn ask_for_missing(&mut self, now: Instant, key: Key<Transport>) {
         let Some(transport) = self.transports.at(key) else { return };
         let rtt = transport.rtt;
+        let mut missing = std::mem::take(&mut self.missing);
         for at in 0..transport.producers.len() {
             let Some(producer_key) = self.transports.at(key).and_then(|t| t.producers.get(at).copied()) else { break };
             let layers = self.producers.at(producer_key).map_or(0, |producer| producer.layers.len());
             for layer in 0..layers {
-                self.ask_for_missing_of(now, key, producer_key, layer, rtt);
+                self.note_missing(now, producer_key, layer, rtt, &mut missing);
             }
             self.request_key_frames(now, producer_key);
         }
+        if !missing.is_empty() {
+            self.send_rtcp(now, key, |out| {
+                let mut at = 0;
+                for of_stream in missing.chunk_by(|(ssrc, _), (next, _)| ssrc == next) {
+                    let numbers = of_stream.iter().map(|(_, number)| *number);
+                    let Some(len) = write_nack(&mut out[at..], REPORTER, of_stream[0].0, numbers) else { break };
+                    at += len;
+                }
+                (at > 0).then_some(at)
+            });
+            missing.clear();
+        }
+        self.missing = missing;
     }
 
-    fn ask_for_missing_of(
+    fn note_missing(
         &mut self,
         now: Instant,
-        key: Key<Transport>,
         producer_key: Key<Producer>,
         layer: usize,
         rtt: Option<Duration>,
+        missing: &mut Vec<(Ssrc, SeqNo)>,
     ) {
         let Some(producer) = self.producers.at_mut(producer_key) else { return };
         let (may_nack, is_video) = (producer.feedback.nack, producer.needs_key_frame());
         let layer = &mut producer.layers[layer];
         let Some(ssrc) = layer.ssrc.filter(|_| may_nack) else { return };
         if layer.nack.next_deadline().is_some_and(|at| at <= now) {
-            let (mut missing, mut count) = ([SeqNo(0); NACKS_PER_MESSAGE], 0);
+            // What has no room is asked for in the next round.
             layer.nack.due(now, rtt, |sequence| {
-                if let Some(place) = missing.get_mut(count) {
-                    *place = SeqNo(sequence);
-                    count += 1;
+                if missing.len() < NACKS_PER_MESSAGE {
+                    missing.push((ssrc, SeqNo(sequence)));
                 }
             });
             if layer.nack.take_key_frame_request() && is_video && !layer.consumers.is_empty() {
                 layer.key_frames.ask();
             }
-            self.send_rtcp(now, key, |out| write_nack(out, REPORTER, ssrc, missing[..count].iter().copied()));
         }
     }
 
