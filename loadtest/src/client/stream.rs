@@ -6,6 +6,10 @@ use crate::schedule::Nanos;
 
 /// Packets behind the newest whose arrival is still told apart.
 const WINDOW: u64 = 1024;
+/// Packets behind the newest that are still asked for.
+const REPAIR_WINDOW: u64 = 200;
+/// How often a packet is asked for, as libwebrtc does; then it is given up.
+const REQUESTS: usize = 10;
 /// A video that stands still this long beyond its cadence is a freeze that people notice.
 pub const FREEZE: Nanos = 200_000_000;
 /// A picture on which nothing came for this long since it was wanted is silent.
@@ -28,6 +32,9 @@ pub struct Stream {
     newest_timestamp: u32,
     newest_frame_at: Option<Nanos>,
     reported: (u64, u64),
+    /// The newest number at each of the last times that it asked for what was missing.
+    asked: [u64; REQUESTS],
+    requests: usize,
     pub last_report: Option<(u32, Nanos)>,
     pub has_key_frame: bool,
     pub opened: bool,
@@ -74,6 +81,8 @@ impl Stream {
             newest_timestamp: 0,
             newest_frame_at: None,
             reported: (0, 0),
+            asked: [0; REQUESTS],
+            requests: 0,
             last_report: None,
             has_key_frame: false,
             opened: false,
@@ -169,10 +178,13 @@ impl Stream {
         (fraction, lost as u32)
     }
 
-    /// Numbers between `from` packets behind the newest and the newest that have not arrived.
-    pub fn missing(&self, behind: u64, out: &mut Vec<u16>) {
-        let start = self.highest.saturating_sub(behind.min(WINDOW - 1)).max(self.first);
-        out.extend((start..self.highest).filter(|number| !self.arrived(*number)).map(|number| number as u16));
+    /// What is missing and to be asked for now.
+    pub fn ask(&mut self) -> Vec<u16> {
+        let oldest = &mut self.asked[self.requests % REQUESTS];
+        let given_up = std::mem::replace(oldest, self.highest);
+        self.requests += 1;
+        let start = self.highest.saturating_sub(REPAIR_WINDOW).max(self.first).max(given_up);
+        (start..self.highest).filter(|number| !self.arrived(*number)).map(|number| number as u16).collect()
     }
 
     fn place(&mut self, sequence: u16) -> (Seen, u64) {
@@ -257,9 +269,23 @@ mod tests {
         assert_eq!(seen[3].1, 0, "a late packet belongs to the time before the wrap");
         assert_eq!((stream.expected(), stream.counts.packets), (7, 6));
         assert_eq!((stream.counts.duplicates, stream.counts.reordered), (1, 2));
-        let mut missing = Vec::new();
-        stream.missing(100, &mut missing);
-        assert_eq!(missing, vec![1]);
+        assert_eq!(stream.ask(), [1]);
+    }
+
+    #[test]
+    fn a_lost_packet_is_asked_for_ten_times_however_many_are_lost_after_it() {
+        let mut stream = Stream::new(1, 96, true, 33_000_000);
+        stream.accept(&packet(10, 0), 100);
+        let mut asked = [0; 40];
+        // Every other packet is lost, and the stream is asked about after each.
+        for n in 0..20u16 {
+            stream.accept(&packet(12 + 2 * n, 0), 100);
+            stream.ask().iter().for_each(|number| asked[(number - 11) as usize] += 1);
+        }
+        for (n, times) in asked.iter().enumerate() {
+            let expected = if n % 2 == 0 { (20 - n / 2).min(10) } else { 0 };
+            assert_eq!(*times, expected, "packet {}", n + 11);
+        }
     }
 
     #[test]

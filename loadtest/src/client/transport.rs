@@ -28,6 +28,8 @@ pub struct Transport {
     pub own_ssrc: u32,
     /// Next transport-wide sequence number that we send.
     pub transport_cc: u16,
+    /// Packets that may be sent again: one more with each that is sent for the first time.
+    pub resends_left: u32,
     pub arrivals: Arrivals,
     /// A request for lost packets is scheduled.
     pub repairing: bool,

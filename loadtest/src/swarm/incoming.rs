@@ -132,7 +132,7 @@ impl Swarm {
         let gap = seen == Seen::New && stream.counts.packets > 1 && stream.highest_extended() != newest + 1;
         if gap && self.scenario.nack && stream.video && !*repairing {
             *repairing = true;
-            self.schedule.push(received_at + REORDERING, Task::Repair { transport: at, tries: 0 });
+            self.schedule.push(received_at + REORDERING, Task::Repair { transport: at });
         }
 
         let awaits_key_frame = stream.video && !stream.has_key_frame;

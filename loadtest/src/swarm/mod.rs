@@ -30,19 +30,19 @@ use participants::Participant;
 const SECOND: Nanos = 1_000_000_000;
 /// Time for packets on their way when the measurement ends.
 const DRAIN: Nanos = 300_000_000;
-/// Tasks done before sockets are looked at again.
-const TASKS_AT_ONCE: usize = 256;
+/// What is due to be sent and what has arrived take turns of so long where there is much of both. A load test that is late
+/// goes on receiving: what it left in its sockets would be lost and asked for again, and make it later still.
+const TURN: Nanos = 1_000_000;
 /// Datagrams of one GSO run that we send.
 const RUN_PACKETS: usize = 16;
 /// Beyond so many packets per second sockets are looked at by the clock instead of packet by packet.
 const BUSY_PACKETS: u64 = 10_000;
+const PACE_SECONDS: usize = 5;
 const BUSY_PACE: Nanos = 400_000;
 /// The same beyond ten times as many: several datagrams wait in each socket, and are taken with one call.
 const BUSIEST_PACE: Nanos = 2_000_000;
 /// Tasks may be late by so much where sockets are looked at by the clock.
 const TASK_PACE: Nanos = 100_000;
-/// Tasks that are due for longer do not wait until all sockets have been looked at.
-const LATEST_TASK: Nanos = 1_000_000;
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Nanos = 20 * SECOND;
 /// People who join during the measurement should be connected after this.
@@ -111,7 +111,7 @@ enum Task {
     Dtls { transport: usize },
     Report { transport: usize },
     Feedback { transport: usize },
-    Repair { transport: usize, tries: u8 },
+    Repair { transport: usize },
     Turn { room: usize, chair: usize },
     Churn,
     KeepAlive,
@@ -263,6 +263,7 @@ impl Swarm {
             polled_at = now;
             let wait = if pace > 0 { 0 } else { next_task.saturating_sub(now) };
             self.epoll.wait(&mut ready, Duration::from_nanos(wait).min(LONGEST_WAIT)).context("epoll")?;
+            let mut turn = now;
             let unwatched = std::mem::take(&mut self.unwatched);
             for at in &unwatched {
                 self.receive_datagrams(*at, &mut receiver);
@@ -275,8 +276,9 @@ impl Swarm {
                 }
                 // A handshake or a message full of consumers takes a millisecond or two, and many may be ready: media that
                 // is due meanwhile must not wait for all of them.
-                if self.schedule.next_at().is_some_and(|at| at + LATEST_TASK < self.clock.now()) {
-                    self.perform_due(on_second);
+                let now = self.clock.now();
+                if now >= turn + TURN && self.schedule.next_at().is_some_and(|at| at < now) {
+                    turn = self.perform_due(on_second);
                 }
             }
         }
@@ -285,10 +287,11 @@ impl Swarm {
         self.outcome(&streams)
     }
 
-    /// Does what is due, and says what time it is then.
+    /// Does what is due, for one turn at most, and says what time it is then.
     fn perform_due(&mut self, on_second: OnSecond<'_>) -> Nanos {
         let mut now = self.clock.now();
-        for _ in 0..TASKS_AT_ONCE {
+        let turn = now;
+        while now < turn + TURN {
             let Some((due, task)) = self.schedule.pop_due(now) else { break };
             self.perform(due, task, now, on_second);
             now = self.clock.now();
@@ -296,9 +299,11 @@ impl Swarm {
         now
     }
 
-    /// Time between two looks at the sockets: none while little comes, so that an idle test sleeps in the kernel.
+    /// Time between two looks at the sockets: none while little comes, so that an idle test sleeps in the kernel. By the
+    /// busiest of the last seconds, for where the test itself is late, little comes for that reason alone.
     fn pace(&self) -> Nanos {
-        match self.measures.seconds.last().map_or(0, |second| second.received_packets) {
+        let seconds = self.measures.seconds.iter().rev().take(PACE_SECONDS);
+        match seconds.map(|second| second.received_packets).max().unwrap_or(0) {
             ..=BUSY_PACKETS => 0,
             packets if packets < 10 * BUSY_PACKETS => BUSY_PACE,
             _ => BUSIEST_PACE,
@@ -335,7 +340,7 @@ impl Swarm {
             Task::Dtls { transport } => self.handshake_timeout(transport, now),
             Task::Report { transport } => self.report(transport, due, now),
             Task::Feedback { transport } => self.feedback(transport, due),
-            Task::Repair { transport, tries } => self.repair(transport, tries, now),
+            Task::Repair { transport } => self.repair(transport, now),
             Task::Turn { room, chair } => {
                 let lasts = self.turns.pass_on(room, chair);
                 self.schedule.push(due + lasts, task);

@@ -14,6 +14,10 @@ use crate::sys;
 /// Interval of transport-cc feedback, as libwebrtc has it.
 const FEEDBACK_INTERVAL: Nanos = 100_000_000;
 
+/// Packets that are sent again within a moment; beyond it no more than are sent for the first time, as libwebrtc's rate
+/// limiter has it: a server that is late does not make its clients send many times what they have to say.
+const RESENDS_AT_ONCE: u32 = 64;
+
 impl Swarm {
     /// Starts sources of a connected transport that may send and do not yet, each at a phase of its own.
     pub(super) fn begin_sending(&mut self, at: usize) {
@@ -36,7 +40,7 @@ impl Swarm {
         let Some(transport) = &mut self.transports[at] else { return };
         let participant = &self.participants[transport.participant];
         let speaks = self.turns.speaks(participant.room, participant.index);
-        let Transport { sendings, keys, socket, transport_cc, .. } = transport;
+        let Transport { sendings, keys, socket, transport_cc, resends_left, .. } = transport;
         let (Some(keys), Some(sending)) = (keys, sendings.get_mut(place)) else { return };
         while sending.source.due() <= now {
             self.drafts.clear();
@@ -54,6 +58,7 @@ impl Swarm {
             let len = sending.write(&draft, moment, &mut self.scratch[run.len..run.len + PACKET_BYTES_MAX]);
             measure::record(&mut self.measures.lag, sent_at - draft.due);
             self.measures.now.sent_packets += 1;
+            *resends_left = (*resends_left + 1).min(RESENDS_AT_ONCE);
             self.measures.now.sent_bytes += len as u64;
             if self.scenario.loss > 0.0 && self.random.share() < self.scenario.loss {
                 continue;
@@ -150,15 +155,21 @@ impl Swarm {
 
     /// The server asks for packets again.
     pub(super) fn send_again(&mut self, at: usize, ssrc: u32, lost: &[u16], now: Nanos) {
-        let Some(Transport { sendings, keys: Some(keys), socket, transport_cc, .. }) = &mut self.transports[at] else {
+        let Some(Transport { sendings, keys: Some(keys), socket, transport_cc, resends_left, .. }) =
+            &mut self.transports[at]
+        else {
             return;
         };
         let Some(sending) = sendings.iter_mut().find(|sending| sending.layer_of(ssrc).is_some()) else { return };
         for sequence in lost {
+            if *resends_left == 0 {
+                break;
+            }
             let with_cc = self.scenario.feedback == Feedback::TransportCc;
             let number = if with_cc { Some(&mut *transport_cc) } else { None };
             let moment = Moment { now, transport_cc: number, keys: &keys.send };
             if let Some(len) = sending.write_again(ssrc, *sequence, moment, &mut self.scratch) {
+                *resends_left -= 1;
                 self.measures.now.resent += 1;
                 if self.scenario.loss > 0.0 && self.random.share() < self.scenario.loss {
                     continue;

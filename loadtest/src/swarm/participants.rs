@@ -313,6 +313,7 @@ impl Swarm {
             streams: Streams::default(),
             own_ssrc: self.random.draw() as u32,
             transport_cc: 1,
+            resends_left: 0,
             arrivals: Arrivals::default(),
             repairing: false,
         }));

@@ -6,10 +6,7 @@ use crate::client::signaling::Direction;
 use crate::client::transport::Transport;
 use crate::schedule::Nanos;
 
-/// Packets behind the newest that are still asked for.
-const REPAIR_WINDOW: u64 = 200;
 const REPAIR_INTERVAL: Nanos = 40_000_000;
-const REPAIR_TRIES: u8 = 10;
 
 impl Swarm {
     pub(super) fn report(&mut self, at: usize, due: Nanos, now: Nanos) {
@@ -90,13 +87,12 @@ impl Swarm {
         self.feedback_again(at, due);
     }
 
-    /// Asks for what is still missing, a few times.
-    pub(super) fn repair(&mut self, at: usize, tries: u8, now: Nanos) {
+    /// Asks for what is missing, and goes on while anything is that was not asked for often enough.
+    pub(super) fn repair(&mut self, at: usize, now: Nanos) {
         let Some(transport) = &mut self.transports[at] else { return };
         let mut requests = Vec::new();
-        for stream in transport.streams.iter().filter(|stream| stream.video && stream.has_started()) {
-            let mut missing = Vec::new();
-            stream.missing(REPAIR_WINDOW, &mut missing);
+        for stream in transport.streams.iter_mut().filter(|stream| stream.video && stream.has_started()) {
+            let missing = stream.ask();
             if !missing.is_empty() {
                 let mut compound = Vec::new();
                 rtcp::nack(transport.own_ssrc, stream.ssrc, &missing, &mut compound);
@@ -104,9 +100,9 @@ impl Swarm {
                 requests.push(compound);
             }
         }
-        transport.repairing = !requests.is_empty() && tries < REPAIR_TRIES;
+        transport.repairing = !requests.is_empty();
         if transport.repairing {
-            self.schedule.push(now + REPAIR_INTERVAL, Task::Repair { transport: at, tries: tries + 1 });
+            self.schedule.push(now + REPAIR_INTERVAL, Task::Repair { transport: at });
         }
         for compound in requests {
             send(transport, compound);
