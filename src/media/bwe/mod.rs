@@ -46,11 +46,23 @@ const FEEDBACK_MISSING_US: u64 = 1_500_000;
 const FEEDBACK_MISSING_STEP_US: u64 = 1_000_000;
 const FEEDBACK_MISSING_FACTOR: f64 = 0.8;
 
+/// Without any media for so long, what was lost of the last of it is forgotten.
+const MEDIA_GONE_US: u64 = 2_000_000;
+
 /// A change of the estimate smaller than this share is not worth a new allocation.
 const NOTEWORTHY_PERCENT: u64 = 5;
 
 /// Audio that is counted with the next numbered packet: two hundred ms of five speakers.
 const UNNUMBERED_MOST: u16 = 6_000;
+/// What left longer before it has nothing to do with it: no picture flows, and the packet is a probe's.
+const UNNUMBERED_US: u64 = 200_000;
+
+/// So much of what leaves arrives where there is no shortage: one is measured over a second, the other over half of it.
+const ALL_PERCENT: u64 = 95;
+
+/// Loss may be the path's own. The most generous reading forgives so much of it, as far as delay shows no queue.
+const FORGIVEN_NUMERATOR: u64 = 5;
+const FORGIVEN_DENOMINATOR: u64 = 3;
 
 const RTT_DEFAULT_US: u64 = 100_000;
 const RTT_MAX: Duration = Duration::from_secs(2);
@@ -84,7 +96,11 @@ pub struct Estimator {
     next_bps: u64,
     all_bps: u64,
     last_sent_us: Option<u64>,
+    last_numbered_us: Option<u64>,
+    last_media_us: Option<u64>,
     last_feedback_us: Option<u64>,
+    /// When the first numbered packet left of those that no feedback has answered.
+    unanswered_us: Option<u64>,
     last_overuse_us: Option<u64>,
     lowered_for_silence_us: Option<u64>,
     polled_us: u64,
@@ -113,7 +129,10 @@ impl Estimator {
             next_bps: 0,
             all_bps: 0,
             last_sent_us: None,
+            last_numbered_us: None,
+            last_media_us: None,
             last_feedback_us: None,
+            unanswered_us: None,
             last_overuse_us: None,
             lowered_for_silence_us: None,
             polled_us: 0,
@@ -127,7 +146,18 @@ impl Estimator {
     pub fn sent(&mut self, number: SeqNo, bytes: usize, now: Instant) {
         let now_us = self.micros(now);
         let bytes = bytes.min(u16::MAX as usize) as u16;
-        let counted = bytes.saturating_add(std::mem::take(&mut self.unnumbered));
+        let since_us = now_us.saturating_sub(self.last_numbered_us.replace(now_us).unwrap_or(0));
+        let mut counted = bytes;
+        let unnumbered = std::mem::take(&mut self.unnumbered);
+        if since_us < UNNUMBERED_US {
+            counted = counted.saturating_add(unnumbered);
+        }
+        if self.prober.tag() == 0 {
+            self.last_media_us = Some(now_us);
+        }
+        if self.unanswered_us.is_none() || since_us >= FEEDBACK_MISSING_US {
+            self.unanswered_us = Some(now_us);
+        }
         self.sent.push(number, counted, self.prober.tag(), now_us);
         self.prober.sent(counted, now_us);
         self.count(bytes, now, now_us);
@@ -185,6 +215,7 @@ impl Estimator {
         // Of nothing that flew: fabricated, or repeated.
         let Some(newest_sent_us) = newest_sent_us else { return };
         self.last_feedback_us = Some(now_us);
+        self.unanswered_us = None;
         // With the wait for the feedback in it; a receiver report's is better and replaces it.
         self.rtt_us = self.rtt_us.min(now_us.saturating_sub(newest_sent_us).max(1_000));
         self.loss.add(packets + lost, lost as i64 - found, bytes + lost_bytes, now_us);
@@ -287,8 +318,17 @@ impl Estimator {
         let now_us = self.micros(now);
         self.polled_us = now_us;
         self.prober.expire(now_us);
+        if self.last_media_us.is_some_and(|at| now_us.saturating_sub(at) >= MEDIA_GONE_US) && self.loss.bps().is_some()
+        {
+            // What was lost of media that flows no more says nothing of what could; a probe's few packets do not either.
+            self.loss = LossLimit::default();
+            self.combine();
+        }
         self.notice_missing_feedback(now_us);
-        let answered = self.last_feedback_us.is_some_and(|at| now_us.saturating_sub(at) < FEEDBACK_MISSING_US);
+        // Where nothing that could be answered leaves, only a probe can tell.
+        let has_lasted = |at: u64| now_us.saturating_sub(at) >= FEEDBACK_MISSING_US;
+        let is_quiet = self.last_numbered_us.is_none_or(has_lasted);
+        let answered = self.last_feedback_us.is_some() && (is_quiet || !self.unanswered_us.is_some_and(has_lasted));
         if answered || (self.last_feedback_us.is_none() && self.remb_bps.is_some()) {
             let wish = Wish {
                 estimate_bps: self.estimate_bps,
@@ -302,9 +342,12 @@ impl Estimator {
     }
 
     fn notice_missing_feedback(&mut self, now_us: u64) {
-        let (Some(sent_us), Some(feedback_us)) = (self.last_sent_us, self.last_feedback_us) else { return };
-        let lowered_us = self.lowered_for_silence_us.unwrap_or(0).max(feedback_us);
-        let silent = sent_us.saturating_sub(feedback_us) >= FEEDBACK_MISSING_US;
+        let (Some(sent_us), Some(unanswered_us)) = (self.last_numbered_us, self.unanswered_us) else { return };
+        if self.last_feedback_us.is_none() {
+            return;
+        }
+        let lowered_us = self.lowered_for_silence_us.unwrap_or(0).max(unanswered_us);
+        let silent = sent_us.saturating_sub(unanswered_us) >= FEEDBACK_MISSING_US;
         if silent && sent_us.saturating_sub(lowered_us) >= FEEDBACK_MISSING_STEP_US {
             self.lowered_for_silence_us = Some(now_us);
             let lower = (self.rate.bps() as f64 * FEEDBACK_MISSING_FACTOR) as u64;
@@ -334,6 +377,36 @@ impl Estimator {
     pub fn measured_bps(&self) -> Option<u64> {
         let is_measured = self.last_feedback_us.is_some() || self.remb_bps.is_some();
         is_measured.then_some(self.estimate_bps)
+    }
+
+    /// Whether transport-cc feedback ever came.
+    pub fn is_answered(&self) -> bool {
+        self.last_feedback_us.is_some()
+    }
+
+    /// The estimate, or what gets through if that is more: while more is sent than an estimate allows, what arrives is
+    /// what the path carries. Where nearly all arrives, or nothing is known, no limit is known either.
+    pub fn carried_bps(&self, now: Instant) -> u64 {
+        if self.measured_bps().is_none() {
+            return ESTIMATE_MAX_BPS;
+        }
+        let most_bps = self.remb_bps.unwrap_or(ESTIMATE_MAX_BPS);
+        let delivered_bps = match self.delivered_bps(now) {
+            Some(bps) if bps * 100 >= self.leaving.bitrate_bps(now) * ALL_PERCENT => ESTIMATE_MAX_BPS,
+            delivered => delivered.unwrap_or(0),
+        };
+        self.estimate_bps.max(delivered_bps.min(most_bps))
+    }
+
+    /// The most that the path may carry, if loss is not its fault but its nature.
+    pub fn plausible_bps(&self, now: Instant) -> u64 {
+        let carried_bps = self.carried_bps(now);
+        if !self.is_answered() {
+            return carried_bps;
+        }
+        let forgiven_bps = carried_bps * FORGIVEN_NUMERATOR / FORGIVEN_DENOMINATOR;
+        let by_delay_bps = self.rate.bps().min(self.remb_bps.unwrap_or(u64::MAX));
+        carried_bps.max(by_delay_bps.min(forgiven_bps))
     }
 
     /// The estimate, if it changed by a twentieth since this last said so: time for a new allocation.
