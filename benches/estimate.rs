@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use ringside::ids::Ssrc;
-use ringside::media::allocation::{Allocator, Demand, Grant, Offer};
+use ringside::media::allocation::{Allocator, Demand, Downlink, Grant, Offer};
 use ringside::media::audio_level::RoomAudio;
 use ringside::media::bwe::Estimator;
 use ringside::media::nack::NackList;
@@ -67,7 +67,7 @@ fn main() {
         bench.case(name, move || {
             let now = clock.tick();
             let estimate = 3_000_000 + clock.count % 7 * 1_000_000;
-            allocator.allocate(Some(estimate), 0, now, black_box(&mut demands))
+            allocator.allocate(Some(Downlink::from(estimate)), 0, now, black_box(&mut demands))
         });
     }
     bench.run();

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::{PROBE_PACKETS, RUN_BYTES, RUN_SEGMENTS};
-use crate::media::allocation::{Demand, Offer};
+use crate::media::allocation::{Demand, Downlink, Offer};
 use crate::media::bwe::Estimator;
 use crate::media::header::Departure;
 use crate::media::history::Packet;
@@ -93,8 +93,13 @@ impl Shard {
         for consumer in transport.consumers.iter().filter_map(|key| self.consumers.at(*key)) {
             demands.push(self.demand(now, consumer));
         }
-        let estimate = transport.estimator.as_ref().map(|estimator| estimator.estimate_bps());
-        let allocated = self.allocator.allocate(estimate, resent_bps, now, &mut demands);
+        let link = transport.estimator.as_ref().map(|estimator| Downlink {
+            estimate_bps: estimator.estimate_bps(),
+            carried_bps: estimator.carried_bps(now),
+            plausible_bps: estimator.plausible_bps(now),
+            is_answered: estimator.is_answered(),
+        });
+        let allocated = self.allocator.allocate(link, resent_bps, now, &mut demands);
         if let Some(estimator) = self.transports.at_mut(key).and_then(|transport| transport.estimator.as_mut()) {
             estimator.want(allocated.next_raise_bps, allocated.wanted_bps);
         }
@@ -125,7 +130,7 @@ impl Shard {
         if consumer.rest.kind != Kind::Video || demand.paused {
             return;
         }
-        let allowed = allowed(demand);
+        let allowed = allowed(demand, consumer.selector.allowed());
         if consumer.selector.allowed() != allowed {
             consumer.selector.allow(allowed);
             self.choose_layer(now, key);
@@ -146,11 +151,9 @@ impl Shard {
         let transport = self.transports.at_mut(key)?;
         let wanted = transport.estimator.as_ref()?.padding(now).filter(|_| transport.pacer.is_empty())?;
         let has_rtx = |consumer: &&Consumer| !consumer.paused && consumer.rest.rtx.is_some();
-        let carriers = transport.consumers.iter().filter_map(|key| self.consumers.at(*key)).filter(has_rtx);
-        // Padding carries the timestamp of the media that was sent.
-        let (any, carrier) = carriers.fold((false, None), |(_, found), consumer| {
-            (true, found.or(consumer.rewriter.has_started().then_some(consumer.ssrc)))
-        });
+        let mut carriers = transport.consumers.iter().filter_map(|key| self.consumers.at(*key)).filter(has_rtx);
+        // Padding carries the timestamp of the media that was sent; a picture that is stopped keeps its last.
+        let carrier = carriers.find(|consumer| consumer.rewriter.has_started()).map(|consumer| consumer.ssrc);
         let departure = Departure { abs_send_time: self.clock.abs_send_time(now), transport_sequence: 0 };
         let overhead = transport.keys.as_ref()?.profile.rtp_overhead();
         match carrier.and_then(|ssrc| transport.sent_ssrcs.get(&ssrc)) {
@@ -164,7 +167,6 @@ impl Shard {
                     rtx.write_padding(timestamp, departure, out, keys)
                 }));
             }
-            None if any => {}
             None => {
                 let mut probator = transport.probator.take()?;
                 if probator.can_send(PROBE_PACKETS) {
@@ -258,14 +260,14 @@ impl Rtx {
     }
 }
 
-/// The cap that a grant means. Of a source that has not been measured nothing can be said yet: it may begin. And a
-/// source with one layer is sent as it is: with nothing less to change over to, the choice is that or no picture.
-fn allowed(demand: &Demand) -> Option<Option<Layers>> {
-    let base = Layers { spatial: 0, temporal: 0 };
+/// The cap that a grant means, after this one. Of a source of several sizes that has not been measured nothing can be said
+/// yet: it may begin. What sends nothing keeps its cap, and comes back if it was stopped.
+fn allowed(demand: &Demand, before: Option<Option<Layers>>) -> Option<Option<Layers>> {
+    let declared = demand.offer.declared();
     match demand.grant.layers {
         Some(layers) => Some(Some(layers)),
-        None if demand.offer.declared().spatial == 0 => Some(Some(base)),
         None if demand.offer.is_measured() => Some(None),
-        None => None,
+        None if before == Some(None) || declared.spatial == 0 => Some(Some(declared)),
+        None => before,
     }
 }

@@ -40,6 +40,9 @@ const TEMPORAL_LAYERS: usize = 3;
 /// What libwebrtc gives to the lowest, the two lower and all three temporal layers of a VP8 encoding.
 const TEMPORAL_SHARES: [u64; TEMPORAL_LAYERS] = [40, 60, 100];
 
+/// What bitrates are taken over.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+
 /// How often the layers' bitrates are taken.
 const OFFER_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -264,7 +267,9 @@ impl Producer {
     /// What forwarding it costs. Sound has one rate, that of the last second: it is never forwarded in part.
     pub fn offer(&self, now: Instant) -> Offer {
         if self.needs_key_frame() {
-            return self.offer;
+            // A screen that does not change sends nothing, whatever its last change took.
+            let is_silent = self.spatial_layers() == 1 && self.layers.iter().all(|layer| layer.is_silent(now));
+            return if is_silent { self.offer.of_silence() } else { self.offer };
         }
         let mut offer = Offer::new(1, 1);
         offer.observe(0, 0, self.layers.iter().map(|layer| layer.reception.bitrate_bps(now)).sum());
@@ -307,6 +312,11 @@ impl Layer {
     /// Whether packets came lately.
     pub fn is_fresh(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now.duration_since(at) < LAYER_SILENCE)
+    }
+
+    /// Whether packets came, and none in the last second.
+    fn is_silent(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now.saturating_duration_since(at) >= RATE_WINDOW)
     }
 
     /// A packet waits for its run: of sound for company only, of video until one that `ends_run`. Returns whether it is

@@ -1,19 +1,22 @@
 //! Which layer each of a peer's consumers gets, given what its downlink is estimated to carry.
 //!
-//! [`Allocator::allocate`] is a pure function of the estimate, the time and the [`Demand`]s that the shard
-//! fills in; it decides targets and reasons and switches nothing. The rules, with why, are in
+//! [`Allocator::allocate`] is a pure function of what is known of the [`Downlink`], the time and the [`Demand`]s that the
+//! shard fills in; it decides targets and reasons and switches nothing. The rules, with why, are in
 //! docs/allocation.md: audio first, screen shares before cameras, one layer each before more for any,
-//! then by priority; down at once, up with headroom and patience.
+//! then by priority; down at once, up with headroom and patience. Whether a picture flows at all is
+//! decided more slowly than how good it is ([`presence`]).
 
 use std::time::{Duration, Instant};
 
 use crate::limits::{SPATIAL_LAYERS, TEMPORAL_LAYERS};
 use crate::media::spec::{Layers, Reason, SourceClass};
 
+mod presence;
 mod steps;
 #[cfg(test)]
 mod tests;
 
+use presence::{ShortSince, Shortage};
 pub use steps::Offer;
 use steps::Steps;
 
@@ -31,9 +34,6 @@ const GRACE: Duration = Duration::from_secs(4);
 const HOLD: Duration = Duration::from_secs(4);
 const HOLD_MAX: Duration = Duration::from_secs(64);
 const TRIAL: Duration = Duration::from_secs(15);
-
-/// The first layer comes back after this part of the wait: it is that or no picture.
-const FIRST_SOONER: u32 = 4;
 
 /// What is reserved for resends is at most this share of the estimate (in percent). A path that loses more is not helped by
 /// them; and where a queue overflows they are what overflows it, and end with the lower layer that they must leave room for.
@@ -60,6 +60,7 @@ pub struct Demand {
     credit: u16,
     /// Something of what it is given exceeds the estimate.
     over: bool,
+    shortage: Shortage,
 }
 
 /// What a consumer is to get, and the memory that keeps it from flapping.
@@ -72,9 +73,34 @@ pub struct Grant {
     lowered_at: Option<Instant>,
     /// Since when it lives on grace.
     over_since: Option<Instant>,
+    /// Since when there is no room for its first layer.
+    short: ShortSince,
     hold_s: u8,
     /// It begins, or begins again after a pause: the first layer is given without headroom.
     fresh: bool,
+    /// Nothing is known of what it costs: it flows.
+    open: bool,
+}
+
+/// What is known of a downlink, in bits per second of everything that leaves on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Downlink {
+    /// What may be sent. Layers begin and rise by it.
+    pub estimate_bps: u64,
+    /// The estimate, or what demonstrably gets through if that is more. No picture is stopped within it.
+    pub carried_bps: u64,
+    /// What it carries by its most generous reading. The last picture is not stopped within it.
+    pub plausible_bps: u64,
+    /// Its receiver tells how packets arrive (transport-cc), so that a probe finds out in a moment whether there is room.
+    /// Where it does not, or has not yet, a picture that begins is what finds out.
+    pub is_answered: bool,
+}
+
+impl From<u64> for Downlink {
+    /// An estimate that nothing else is known beside.
+    fn from(estimate_bps: u64) -> Downlink {
+        Downlink { estimate_bps, carried_bps: estimate_bps, plausible_bps: estimate_bps, is_answered: true }
+    }
 }
 
 impl Default for Grant {
@@ -85,8 +111,10 @@ impl Default for Grant {
             raised_at: None,
             lowered_at: None,
             over_since: None,
+            short: ShortSince::default(),
             hold_s: HOLD.as_secs() as u8,
             fresh: true,
+            open: false,
         }
     }
 }
@@ -123,6 +151,7 @@ impl Demand {
             full: false,
             credit: 0,
             over: false,
+            shortage: Shortage::None,
         }
     }
 }
@@ -132,18 +161,21 @@ impl Allocator {
         Allocator::default()
     }
 
-    /// Decides for all consumers of one transport. `estimate_bps` of `None` is no limit (a peer without any
+    /// Decides for all consumers of one transport. A `link` of `None` is no limit (a peer without any
     /// congestion feedback); `reserved_bps` of it goes to what is sent besides: resends. Call it when the estimate changed noteworthily, when a demand changed, and about once
     /// a second while somebody could be raised, for patience ends by itself. The order of `demands` decides between equals, so keep it from call to call.
     pub fn allocate(
         &mut self,
-        estimate_bps: Option<u64>,
+        link: Option<Downlink>,
         reserved_bps: u64,
         now: Instant,
         demands: &mut [Demand],
     ) -> Allocated {
-        let reserved_bps = estimate_bps.map_or(reserved_bps, |bps| reserved_bps.min(bps * RESENT_PERCENT / 100));
-        let mut budget = Budget { limit_bps: estimate_bps, used: reserved_bps, next_raise_bps: None };
+        let most = |link: Downlink| link.estimate_bps * RESENT_PERCENT / 100;
+        let used = link.map_or(reserved_bps, |link| reserved_bps.min(most(link)));
+        let recent = Recent::of(demands);
+        let mut budget =
+            Budget { link, used, reserved_bps: used, leaving_bps: 0, pictures: 0, recent, next_raise_bps: None };
         for demand in demands.iter_mut() {
             demand.prepare();
             if demand.class == SourceClass::Microphone && !demand.paused {
@@ -153,13 +185,13 @@ impl Allocator {
         let first_bps = budget.used;
         self.order.clear();
         self.order.extend((0..demands.len() as u16).filter(|i| !demands[*i as usize].steps.is_empty()));
-        // Stable, so that equals keep their order.
+        // Among equals whoever has a picture comes first; stable, so that they keep their order otherwise.
         self.order.sort_by_key(|i| {
             let demand = &demands[*i as usize];
-            (demand.class != SourceClass::ScreenShare, std::cmp::Reverse(demand.priority))
+            (demand.class != SourceClass::ScreenShare, std::cmp::Reverse(demand.priority), demand.kept.is_none())
         });
         for i in &self.order {
-            demands[*i as usize].climb(&mut budget, now);
+            demands[*i as usize].appear(&mut budget, now);
         }
         let shares = self.order.partition_point(|i| demands[*i as usize].class == SourceClass::ScreenShare);
         let (shares, cameras) = self.order.split_at(shares);
@@ -170,7 +202,7 @@ impl Allocator {
             Allocated { granted_bps: budget.used, wanted_bps: first_bps, next_raise_bps: budget.next_raise_bps };
         for demand in demands.iter_mut() {
             allocated.wanted_bps += demand.steps.last_bps();
-            demand.settle(now);
+            demand.settle(&recent, now);
         }
         allocated
     }
@@ -210,15 +242,56 @@ fn round(group: &[u16], demands: &mut [Demand], highest: u16, budget: &mut Budge
     }
 }
 
+/// What happened last to anybody here. The link is what is too narrow, not the consumer: where it was found to be, nobody
+/// tries again too soon.
+#[derive(Clone, Copy)]
+struct Recent {
+    raised_at: Option<Instant>,
+    lowered_at: Option<Instant>,
+    /// How long to wait since then.
+    hold_s: u8,
+}
+
+impl Recent {
+    fn of(demands: &[Demand]) -> Recent {
+        let grants = || demands.iter().map(|demand| &demand.grant);
+        let lowered_at = grants().filter_map(|grant| grant.lowered_at).max();
+        let last = grants().filter(|grant| grant.lowered_at == lowered_at);
+        Recent {
+            raised_at: grants().filter_map(|grant| grant.raised_at).max(),
+            lowered_at,
+            hold_s: last.map(|grant| grant.hold_s).max().unwrap_or(HOLD.as_secs() as u8),
+        }
+    }
+
+    /// Whether this part of the wait is over.
+    fn has_waited(&self, part: u32, now: Instant) -> bool {
+        let hold = Duration::from_secs(u64::from(self.hold_s)) / part;
+        self.lowered_at.is_none_or(|at| now.saturating_duration_since(at) >= hold)
+    }
+}
+
 struct Budget {
-    limit_bps: Option<u64>,
+    link: Option<Downlink>,
     used: u64,
+    /// Of that, for resends.
+    reserved_bps: u64,
+    /// Of that, pictures that will be stopped if the shortage lasts.
+    leaving_bps: u64,
+    /// How many flow, and will.
+    pictures: u32,
+    recent: Recent,
     next_raise_bps: Option<u64>,
 }
 
 impl Budget {
     fn fits(&self, total_bps: u64) -> bool {
-        self.limit_bps.is_none_or(|limit| total_bps <= limit)
+        self.link.is_none_or(|link| total_bps <= link.estimate_bps)
+    }
+
+    /// Somebody would have more at this estimate.
+    fn wish(&mut self, bps: u64) {
+        self.next_raise_bps = Some(self.next_raise_bps.map_or(bps, |least| least.min(bps)));
     }
 }
 
@@ -226,8 +299,11 @@ impl Demand {
     fn prepare(&mut self) {
         let video = self.class != SourceClass::Microphone && !self.paused;
         self.steps = if video { Steps::of(&self.offer, self.class, self.preferred) } else { Steps::default() };
-        self.kept = self.grant.layers.and_then(|layers| self.steps.at_most(layers));
+        let held = self.grant.layers.and_then(|layers| self.steps.at_most(layers));
+        let flows = !self.steps.is_empty() && (self.grant.open || self.grant.layers.is_some());
+        self.kept = held.or(flows.then_some(0));
         (self.given, self.credit, self.full, self.over) = (None, 0, self.steps.is_empty(), false);
+        self.shortage = Shortage::None;
     }
 
     fn share(&self) -> u16 {
@@ -251,9 +327,8 @@ impl Demand {
         };
         let total = budget.used - self.given.and_then(|given| self.steps.bps(given)).unwrap_or(0) + cost;
         let kept = self.next_is_kept();
-        let first = self.grant.fresh && next == 0;
-        let needed = if kept || first { total } else { total + total * HEADROOM_PERCENT / 100 };
-        let patient = kept || first || budget.limit_bps.is_none() || self.may_rise(now);
+        let needed = if kept { total } else { with_headroom(total) };
+        let patient = kept || budget.link.is_none() || budget.recent.has_waited(1, now);
         let over = !budget.fits(needed);
         let excused = kept && over && self.has_grace(now) && budget.fits(needed * 100 / (100 + GRACE_PERCENT));
         if patient && (!over || excused) {
@@ -264,7 +339,7 @@ impl Demand {
         }
         self.full = true;
         if !kept {
-            budget.next_raise_bps = Some(budget.next_raise_bps.map_or(needed, |bps| bps.min(needed)));
+            budget.wish(needed);
         }
     }
 
@@ -272,45 +347,38 @@ impl Demand {
         self.grant.over_since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
     }
 
-    fn may_rise(&self, now: Instant) -> bool {
-        let hold = Duration::from_secs(self.grant.hold_s as u64);
-        let hold = if self.given.is_none() { hold / FIRST_SOONER } else { hold };
-        self.grant.lowered_at.is_none_or(|at| now.saturating_duration_since(at) >= hold)
-    }
-
     /// Writes the decision into the grant.
-    fn settle(&mut self, now: Instant) {
+    fn settle(&mut self, recent: &Recent, now: Instant) {
         if self.class == SourceClass::Microphone || self.paused {
             self.grant.reason = if self.paused { Reason::Paused } else { Reason::Full };
             self.grant.layers = None;
-            self.grant.fresh = true;
+            (self.grant.fresh, self.grant.open, self.grant.short) = (true, false, ShortSince::default());
             return;
         }
         let layers = self.given.and_then(|given| self.steps.layers(given));
         if self.given < self.kept {
-            self.lower(now);
+            self.lower(recent, now);
         } else if self.given > self.kept && !self.grant.fresh {
             self.grant.raised_at = Some(now);
         }
+        self.grant.short = self.short_since(now);
         self.grant.over_since = if self.over { self.grant.over_since.or(Some(now)) } else { None };
-        self.grant.fresh = self.steps.is_empty();
+        (self.grant.fresh, self.grant.open) = (self.steps.is_empty(), self.steps.is_empty());
         self.grant.reason = self.reason(layers);
         self.grant.layers = layers;
     }
 
     /// Bandwidth took something away: remember when, and whether the last raise was a mistake.
-    fn lower(&mut self, now: Instant) {
-        let grant = &mut self.grant;
-        let in_trial = grant.raised_at.is_some_and(|at| now.saturating_duration_since(at) < TRIAL);
-        let again = grant.lowered_at.is_some_and(|at| now.saturating_duration_since(at) < TRIAL);
-        grant.hold_s = match (in_trial, again) {
-            (true, _) => (grant.hold_s * 2).min(HOLD_MAX.as_secs() as u8),
+    fn lower(&mut self, recent: &Recent, now: Instant) {
+        let is_recent = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < TRIAL);
+        let in_trial = recent.raised_at > recent.lowered_at && is_recent(recent.raised_at);
+        self.grant.hold_s = match (in_trial, is_recent(recent.lowered_at)) {
+            (true, _) => (recent.hold_s * 2).min(HOLD_MAX.as_secs() as u8),
             // Falling further is the same event, not another one.
-            (false, true) => grant.hold_s,
+            (false, true) => recent.hold_s,
             (false, false) => HOLD.as_secs() as u8,
         };
-        grant.lowered_at = Some(now);
-        grant.raised_at = None;
+        (self.grant.lowered_at, self.grant.raised_at) = (Some(now), None);
     }
 
     fn reason(&self, layers: Option<Layers>) -> Reason {
@@ -330,6 +398,10 @@ impl Demand {
         }
         if wanted == best { Reason::Full } else { Reason::Preferred }
     }
+}
+
+fn with_headroom(bps: u64) -> u64 {
+    bps + bps * HEADROOM_PERCENT / 100
 }
 
 /// The longest ladder: negotiation refuses more layers than these.

@@ -46,6 +46,11 @@ impl Offer {
         }
     }
 
+    /// The same source while it sends nothing.
+    pub fn of_silence(&self) -> Offer {
+        Offer { bps: Default::default(), ..*self }
+    }
+
     pub fn bps(&self, layers: Layers) -> u64 {
         let row = self.bps.get(layers.spatial as usize);
         row.and_then(|row| row.get(layers.temporal as usize)).map_or(0, |bps| *bps as u64)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Estimator;
 use crate::ids::Ssrc;
-use crate::media::allocation::{Allocator, Demand};
+use crate::media::allocation::{Allocator, Demand, Downlink};
 use crate::media::spec::SourceClass;
 use crate::media::transport_cc::ArrivalRecord;
 use crate::packet::rtcp::{RtcpPacket, TransportCcHead, packets, write_transport_cc};
@@ -167,8 +167,13 @@ impl Simulation {
         let Sender::Layers(layered) = &mut self.sender else { return 0 };
         if ms % 200 == 1 {
             let before: Vec<_> = layered.demands.iter().map(|demand| demand.grant.layers).collect();
-            let estimate = Some(self.estimator.estimate_bps());
-            let allocated = layered.allocator.allocate(estimate, 0, now, &mut layered.demands);
+            let link = Downlink {
+                estimate_bps: self.estimator.estimate_bps(),
+                carried_bps: self.estimator.carried_bps(now),
+                plausible_bps: self.estimator.plausible_bps(now),
+                is_answered: self.estimator.is_answered(),
+            };
+            let allocated = layered.allocator.allocate(Some(link), 0, now, &mut layered.demands);
             self.estimator.want(allocated.next_raise_bps, allocated.wanted_bps);
             let changed = layered.demands.iter().zip(before).any(|(demand, old)| demand.grant.layers != old);
             if changed {

@@ -178,9 +178,9 @@ fn the_right_layer_comes_soon_and_leaves_at_once() {
 #[test]
 fn a_gallery_does_not_flap() {
     for (path, count, most) in [
-        (Path::steady(WIDE), 4, 20),
-        (Path { loss: 0.05, ..Path::steady(WIDE) }, 4, 25),
-        (Path::steady(10_000_000), 9, 25),
+        (Path::steady(WIDE), 4, 12),
+        (Path { loss: 0.05, ..Path::steady(WIDE) }, 4, 12),
+        (Path::steady(10_000_000), 9, 15),
     ] {
         let s = run(path, cameras(count, 5000), 120);
         let switches = s.switches(5, 120);
@@ -199,6 +199,37 @@ fn everybody_keeps_a_picture_on_a_narrow_path() {
 }
 
 /// Sends a steady 500 kbit/s and answers with whatever `lie` makes of the numbers sent so far.
+/// A voice and one picture of a single size.
+fn one_picture(bps: u64) -> Sender {
+    let of = |class, bps| Demand::new(class, 1, None, single(bps), Grant::default());
+    let demands = vec![of(SourceClass::Microphone, 40_000), of(SourceClass::Camera, bps)];
+    Sender::Layers(Box::new(Layered { allocator: Allocator::new(), demands, key_frame_ms: 0, switches: Vec::new() }))
+}
+
+#[test]
+fn where_the_only_picture_is_stopped_probes_find_the_room_that_returns() {
+    let mut s = Simulation::new(dropping(), one_picture(1_000_000));
+    s.run(20_000);
+    assert_eq!(s.layers(), [Some((0, 0))]);
+    s.run(19_000);
+    assert_eq!(s.layers(), [None], "a million bits of three hundred thousand");
+    s.run(11_000);
+    assert_eq!(s.layers(), [Some((0, 0))], "within ten seconds");
+    assert_eq!(s.switches(1, 50), 2, "once each way");
+}
+
+#[test]
+fn a_voice_without_any_picture_leaves_the_estimate_alone() {
+    let mut s = Simulation::new(Path::steady(WIDE), one_picture(1_000_000));
+    s.run(10_000);
+    let before = s.estimator.estimate_bps();
+    let Sender::Layers(layered) = &mut s.sender else { unreachable!() };
+    layered.demands[1].paused = true;
+    s.run(60_000);
+    let after = s.estimator.estimate_bps();
+    assert!(after.abs_diff(before) < before / 50, "{before}, then {after}");
+}
+
 fn lied_to(mut lie: impl FnMut(u64, u16) -> Option<(u16, Vec<Option<u64>>)>) -> Estimator {
     let start = Instant::now();
     let mut estimator = Estimator::new(start);
