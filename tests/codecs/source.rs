@@ -28,6 +28,8 @@ pub struct Source {
     pub mode: Mode,
     /// Spatial layers that the encoder makes at the moment.
     pub active: u8,
+    /// Bytes in each packet that stand for its picture.
+    pub filler: usize,
     sequence: u16,
     timestamp: u32,
     picture: u16,
@@ -80,6 +82,7 @@ impl Source {
             codec,
             mode,
             active: SPATIAL,
+            filler: 0,
             sequence: 100,
             timestamp: 5000,
             picture: 0,
@@ -138,6 +141,7 @@ impl Source {
             Codec::Vp9 => (self.vp9(stamp, first, last), Vec::new()),
             _ => (av1(stamp, first), self.descriptor(stamp, first, last)),
         };
+        payload.resize(payload.len() + self.filler, 0);
         payload.extend(stamp.write());
         let marker = last && stamp.spatial + 1 == self.active;
         Packet { sequence: self.sequence, timestamp: self.timestamp, marker, descriptor, payload }

@@ -263,3 +263,39 @@ fn a_receiver_goes_on_though_the_start_of_the_key_picture_came_last() {
         assert_eq!(shown.last().map(|picture| picture.spatial), Some(2), "{stream:?}");
     }
 }
+
+#[test]
+fn a_narrow_link_gets_smaller_pictures_then_none_and_the_largest_again_when_it_recovers() {
+    for stream in STREAMS {
+        let mut scene = Scene::new(stream);
+        scene.source.filler = 1000;
+        let far = scene.world.watch_within(1);
+        // Half a minute and no more: these clients answer no checks of their consent.
+        let second = |scene: &mut Scene, far_bps: u64| {
+            let from = scene.world.received(far).len();
+            scene.world.has_room_for(far, far_bps);
+            scene.play(30);
+            let received = &scene.world.received(far)[from..];
+            received.iter().map(|packet| 8 * packet.payload.len() as u64).sum::<u64>()
+        };
+        let seconds = |scene: &mut Scene, count, far_bps| {
+            (0..count).map(|_| second(scene, far_bps)).last().expect("bits of the last of them")
+        };
+        let told = |scene: &Scene| scene.world.told(far).expect("the client is told");
+
+        let all_bps = seconds(&mut scene, 5, 20_000_000);
+        assert_eq!(told(&scene), (Some(layers(2, 2)), Reason::Full), "{stream:?}");
+        let half_bps = seconds(&mut scene, 5, all_bps / 2);
+        let (smaller, reason) = told(&scene);
+        assert!(smaller.is_some_and(|got| got.spatial < 2) && reason == Reason::Bandwidth, "{stream:?}: {smaller:?}");
+        assert!(half_bps > all_bps / 8 && half_bps <= all_bps / 2, "{stream:?}: {half_bps} of {all_bps}");
+        // Less than the smallest at its lowest frame rate.
+        assert_eq!(seconds(&mut scene, 6, all_bps / 50), 0, "{stream:?}");
+        assert_eq!(told(&scene), (None, Reason::Bandwidth), "{stream:?}");
+        let back_bps = seconds(&mut scene, 8, all_bps * 2);
+        assert_eq!((told(&scene), back_bps), ((Some(layers(2, 2)), Reason::Full), all_bps), "{stream:?}");
+
+        let shown = pictures(scene.world.received(far));
+        assert!(shown.iter().any(|picture| picture.spatial < 2) && shown.last().is_some_and(|last| last.spatial == 2));
+    }
+}

@@ -136,6 +136,16 @@ impl World {
 
     /// A receiver with this wish.
     pub fn watch(&mut self, id: u64, preferred: Option<Layers>) -> ConsumerId {
+        // Without feedback about bandwidth nothing but the wish decides.
+        self.consume(id, preferred, Feedback { transport_cc: false, ..feedback() })
+    }
+
+    /// A receiver that tells how much it may get ([`has_room_for`](Self::has_room_for)).
+    pub fn watch_within(&mut self, id: u64) -> ConsumerId {
+        self.consume(id, None, Feedback { transport_cc: false, remb: true, ..feedback() })
+    }
+
+    fn consume(&mut self, id: u64, preferred: Option<Layers>, feedback: Feedback) -> ConsumerId {
         let extensions: ExtensionSet =
             [Extension::Mid, Extension::AbsSendTime, Extension::DependencyDescriptor].into_iter().collect();
         let consumer = ConsumerSpec {
@@ -147,8 +157,7 @@ impl World {
             rtx_ssrc: Some(Ssrc(ssrc_of(id) + 1)),
             mid: id.to_string(),
             extensions,
-            // Without feedback about bandwidth nothing but the wish decides.
-            feedback: Feedback { transport_cc: false, ..feedback() },
+            feedback,
             cname: "scripted".into(),
             paused: false,
             priority: 1,
@@ -203,6 +212,23 @@ impl World {
         bytes.extend(ssrc_of(consumer.0).to_be_bytes());
         bytes.extend(sequence.to_be_bytes());
         bytes.extend([0, 0]);
+        self.report(bytes);
+    }
+
+    /// The receiver tells its maximum (draft-alvestrand-rmcat-remb).
+    pub fn has_room_for(&mut self, consumer: ConsumerId, bitrate_bps: u64) {
+        let exponent = (64 - bitrate_bps.leading_zeros()).saturating_sub(18);
+        let mantissa = (bitrate_bps >> exponent) as u32;
+        let mut bytes = vec![0x8f, 206, 0, 5];
+        bytes.extend(1u32.to_be_bytes());
+        bytes.extend(0u32.to_be_bytes());
+        bytes.extend(*b"REMB");
+        bytes.extend((1 << 24 | exponent << 18 | mantissa).to_be_bytes());
+        bytes.extend(ssrc_of(consumer.0).to_be_bytes());
+        self.report(bytes);
+    }
+
+    fn report(&mut self, mut bytes: Vec<u8>) {
         let len = bytes.len();
         bytes.resize(len + 64, 0);
         let len = self.receiver.seal_rtcp(&mut bytes, len).expect("room for the trailer");
@@ -288,6 +314,10 @@ impl World {
         }
         let id = u64::from(header.ssrc - 1_000_000) / 2;
         let is_resent = header.ssrc != ssrc_of(id);
+        // A probe.
+        if is_resent && payload.is_empty() {
+            return;
+        }
         assert_eq!(header.payload_type, 101 + u8::from(is_resent));
         let mut sequence = header.sequence_number;
         if is_resent {
