@@ -1,8 +1,9 @@
-// One camera with its three sizes in one stream (SVC), seen by browsers that ask for less. Sizes are read back from the
-// browser's own statistics.
+// One camera with its three sizes in one stream (SVC), seen by browsers that ask for less, or whose link has room for less.
+// Sizes are read back from the browser's own statistics.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { startRelay } from './relay.mjs';
 import { Chromium } from './support/chromium.mjs';
 import { servePages } from './support/pages.mjs';
 import { isMediasoup, startServer } from './support/server.mjs';
@@ -17,18 +18,23 @@ const SIZE_WITHIN_MS = 20_000;
 // An encoder that starts on a busy machine takes its time to send the top layer.
 const ALL_LAYERS_WITHIN_MS = 60_000;
 
-let server, pages, browser;
+// Room for the smallest of three sizes and a half of the next.
+const NARROW_BPS = 300_000;
+
+let server, pages, browser, relay;
 
 describe('sizes in one stream', { skip: isMediasoup && 'its router carries what it is told to' }, () => {
   before(async () => {
     server = await startServer({ workers: 1 });
     pages = await servePages(['protoo']);
     browser = await Chromium.launch();
+    relay = await startRelay(server.ports.min);
   });
 
   after(async () => {
     await Promise.all([browser?.close(), server?.stop()]);
     pages?.close();
+    relay?.close();
   });
 
   for (const { mimeType, scalabilityMode } of STREAMS) {
@@ -37,7 +43,9 @@ describe('sizes in one stream', { skip: isMediasoup && 'its router carries what 
       const top = WIDTHS.length - 1;
 
       before(async () => {
-        for (const name of ['sender', 'near', 'far']) tabs[name] = await enter(name, `${mimeType} ${scalabilityMode}`);
+        const room = `${mimeType} ${scalabilityMode}`;
+        for (const name of ['sender', 'near']) tabs[name] = await enter(name, room);
+        tabs.far = await enter('far', room, relay.port);
         const camera = {
           colour: [60, 120, 190],
           width: 960,
@@ -78,6 +86,18 @@ describe('sizes in one stream', { skip: isMediasoup && 'its router carries what 
         assert.equal(few.keyFrames + again.keyFrames, 0, 'frame rates need no key frame');
       });
 
+      test('behind a narrow link the picture is smaller and moves, and large again when the link recovers', async () => {
+        relay.down.limit({ rate_bps: NARROW_BPS });
+        const isSmaller = async (top) => (await participant.inbound('sender'))?.frameWidth < top;
+        await tabs.far.until('a smaller picture', isSmaller, { args: [WIDTHS[top]], timeout_ms: SIZE_WITHIN_MS });
+        await moves(tabs.far);
+        const reason = () => participant.notifications.filter(({ method }) => method === 'consumer-layers-changed').at(-1)?.data.reason;
+        assert.equal(await tabs.far.evaluate(reason), 'bandwidth');
+        relay.down.limit({});
+        await shows(tabs.far, WIDTHS[top], ALL_LAYERS_WITHIN_MS);
+        await toldReason(tabs.far, 'full', top);
+      });
+
       test('who comes late gets the largest picture', async () => {
         const late = await enter('late', `${mimeType} ${scalabilityMode}`);
         await shows(late, WIDTHS[top]);
@@ -90,10 +110,10 @@ describe('sizes in one stream', { skip: isMediasoup && 'its router carries what 
 
 // ---- helpers
 
-async function enter(name, roomId) {
+async function enter(name, roomId, mediaPort) {
   const tab = await browser.newPage({ viewport: { width: 640, height: 400 } });
   await tab.goto(pages.url('protoo'));
-  await tab.evaluate((settings) => join(settings), { url: server.url, roomId: roomId.replace(/\W/g, '-'), name });
+  await tab.evaluate((settings) => join(settings), { url: server.url, roomId: roomId.replace(/\W/g, '-'), name, mediaPort });
   return tab;
 }
 
