@@ -557,6 +557,27 @@ fn at_a_link_right_at_the_edge_no_picture_comes_and_goes() {
 }
 
 #[test]
+fn a_path_that_loses_a_fifth_by_its_nature_keeps_its_only_picture() {
+    for seed in 1..=2 {
+        let mut call = Call::new(seed);
+        call.default_link = Link { delay: 20 * MS, ..Link::default() };
+        let (sender, viewer) = (call.join(), call.join());
+        call.run(SECOND);
+        let camera = call.publish(sender, Source::camera(SSRC, call.now));
+        let (consumer, ssrc) = call.watch(viewer, camera);
+        call.run_watched(5 * SECOND, &[(viewer, ssrc)]);
+        call.set_links(viewer, call.default_link, Link { loss: 0.2, ..call.default_link });
+        let from = call.now;
+        call.run_watched(30 * SECOND, &[(viewer, ssrc)]);
+        let shown = call.viewer(viewer, ssrc).shown_in(from, call.now);
+        let told = call.events.iter().filter(|(at, event)| {
+            matches!(event, Event::ConsumerLayers { consumer: of, layers: None, .. } if *of == consumer && *at > from)
+        });
+        assert_eq!((told.count(), shown > 810), (0, true), "seed {seed}: {shown} of 900 frames");
+    }
+}
+
+#[test]
 fn sound_alone_neither_lowers_the_estimate_nor_hides_the_room_there_is() {
     let mut call = Call::new(6);
     let (sender, viewer) = (call.join(), call.join());
