@@ -1,10 +1,11 @@
 // Everything that the page says in sentences: why a picture is as it is, what an error means and what to do.
 
-/** Why a consumer gets the picture it gets (`reason` of consumer-layers-changed): badge and explanation. */
+/** Why a consumer gets the picture it gets (`reason` of consumer-layers-changed; `stopped` is bandwidth without layers): badge and explanation. */
 export const REASONS = {
   full: { badge: '', text: 'Best picture that is sent' },
   preferred: { badge: 'Saving data', text: 'A smaller picture, because this tile is small' },
   bandwidth: { badge: 'Your link is slow', text: 'Your connection has no room for a better picture' },
+  stopped: { badge: 'Your link is slow', text: 'Your connection has no room for this picture. Sound and more important pictures go first' },
   'producer-uplink': { badge: 'Their link is slow', text: "The sender's connection or computer holds the better picture back" },
   'no-key-frame': { badge: 'Picture is coming', text: 'Waiting for the next complete picture' },
   paused: { badge: 'Paused', text: 'The picture is paused' },

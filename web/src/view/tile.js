@@ -84,7 +84,8 @@ export class Tile {
 
   #explain(stream) {
     const reason = stream?.producerPaused || stream?.paused ? 'paused' : stream?.reason;
-    const words = REASONS[reason];
+    const isStopped = reason === 'bandwidth' && stream.kind === 'video' && !stream.layers;
+    const words = REASONS[isStopped ? 'stopped' : reason];
     this.element.dataset.reason = reason ?? '';
     this.reason.hidden = !words?.badge;
     this.reason.textContent = words?.badge ?? '';
