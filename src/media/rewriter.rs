@@ -146,18 +146,22 @@ impl Rewriter {
     /// The packet is sent. `None`: it is older than the last switch, or than what is remembered.
     #[inline]
     pub fn accept(&mut self, packet: &Packet) -> Option<Rewrite> {
-        if packet.sequence >= self.next_in {
+        let rewrite = if packet.sequence >= self.next_in {
             self.next_in = packet.sequence + 1;
-            let rewrite = self.current.apply(packet);
+            self.current.apply(packet)
+        } else {
+            self.segment_of(packet.sequence)?.apply(packet)
+        };
+        // A late one may be the newest sent all the same, where those behind it were left out.
+        if rewrite.sequence > self.highest_out {
             self.highest_out = rewrite.sequence;
             self.last_timestamp = rewrite.timestamp;
             if let Some(ids) = packet.vp8 {
                 self.last_picture = picture_of(&ids).wrapping_add(rewrite.picture) & 0x7fff;
                 self.last_tl0 = tl0_of(&ids).wrapping_add(rewrite.tl0);
             }
-            return Some(rewrite);
         }
-        Some(self.segment_of(packet.sequence)?.apply(packet))
+        Some(rewrite)
     }
 
     /// The packet is left out, and those behind it move up.
@@ -169,6 +173,8 @@ impl Rewriter {
                 self.holes.pop_front();
             }
             self.holes.push_back(rewrite.sequence);
+            // Its number is used up, as that of a packet is.
+            self.highest_out = self.highest_out.max(rewrite.sequence);
             return Skipped::Hole(rewrite);
         }
         self.next_in = packet.sequence + 1;
@@ -358,6 +364,39 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(!rewriter.is_hole(&rewriter.again(&packet(12)).unwrap()));
+    }
+
+    #[test]
+    fn a_switch_gives_no_number_out_again_that_went_to_a_late_packet_or_filled_a_place() {
+        for leave_out in [false, true] {
+            let mut rewriter = started(10);
+            sent(&mut rewriter, &packet(10));
+            // 11 comes behind 12, which is left out: nothing newer than 10 was sent.
+            rewriter.skip(&packet(12));
+            let late = if leave_out {
+                let Skipped::Hole(rewrite) = rewriter.skip(&packet(11)) else { panic!("12 is known already") };
+                rewrite
+            } else {
+                rewriter.accept(&packet(11)).unwrap()
+            };
+            assert_eq!(late.sequence as u16, 102);
+            assert_eq!(rewriter.source_of(102), Some(11));
+            rewriter.switch(&packet(7000), 0, NO_TOP);
+            assert_eq!(sent(&mut rewriter, &packet(7000)), 103);
+        }
+    }
+
+    #[test]
+    fn a_late_picture_that_is_the_newest_one_sent_is_what_a_switch_goes_on_from() {
+        let mut rewriter = Rewriter::new(100);
+        rewriter.switch(&picture(10, 7, 1), 0, NO_TOP);
+        rewriter.accept(&picture(10, 7, 1)).unwrap();
+        rewriter.skip(&picture(12, 9, 1));
+        let late = rewriter.accept(&picture(11, 8, 2)).unwrap();
+        assert_eq!(rewriter.last_timestamp(), late.timestamp);
+        rewriter.switch(&picture(7000, 40, 90), 0, NO_TOP);
+        let next = rewriter.accept(&picture(7000, 40, 90)).unwrap();
+        assert_eq!((40u16.wrapping_add(next.picture) & 0x7fff, 90u8.wrapping_add(next.tl0)), (9, 3));
     }
 
     #[test]
