@@ -8,14 +8,15 @@ use std::path::Path;
 
 use ringside::packet::fuzz;
 use ringside::packet::rtp::RtpHeader;
-use support::{CAPTURE, Random, datagrams};
+use support::{CAPTURE, Random, datagrams, seed};
 
 /// Inputs for each body.
 const INPUTS: usize = 5_000;
 
-/// Runs `body` over seeds as they are, cut at every length, then damaged.
-fn run(body: fn(&[u8]), seeds: &[Vec<u8>]) {
+/// Runs `body`, that of `target`, over seeds as they are, cut at every length, then damaged.
+fn run(target: &str, body: fn(&[u8]), seeds: &[Vec<u8>]) {
     assert!(!seeds.is_empty());
+    seeds.iter().step_by(seeds.len().div_ceil(64)).for_each(|bytes| seed(target, &bytes[..bytes.len().min(400)]));
     for seed in seeds.iter().take(100) {
         (0..=seed.len().min(200)).for_each(|len| body(&seed[..len]));
     }
@@ -69,52 +70,56 @@ const FEEDBACK: [&[u8]; 8] = [
 
 #[test]
 fn damaged_datagrams_are_told_apart() {
-    run(fuzz::datagram, &all());
+    run("datagram", fuzz::datagram, &all());
 }
 
 #[test]
 fn damaged_rtp_headers_are_refused_or_read() {
-    run(fuzz::rtp, &captured(|_, packet| Some(packet.to_vec())));
+    run("rtp", fuzz::rtp, &captured(|_, packet| Some(packet.to_vec())));
 }
 
 #[test]
 fn damaged_extension_blocks_are_refused_or_read() {
     let blocks =
         captured(|header, packet| Some(packet[header.extension_start.into()..header.extension_end.into()].to_vec()));
-    run(fuzz::extensions, &blocks);
+    run("extensions", fuzz::extensions, &blocks);
 }
 
 #[test]
 fn damaged_reports_are_refused_or_read() {
-    run(fuzz::rtcp, &reports());
+    run("rtcp", fuzz::rtcp, &reports());
 }
 
 #[test]
 fn damaged_vp8_is_refused_or_read() {
-    run(fuzz::vp8, &payloads(96));
+    run("vp8", fuzz::vp8, &payloads(96));
 }
 
 #[test]
 fn damaged_opus_is_refused_or_read() {
-    run(fuzz::opus, &payloads(111));
+    run("opus", fuzz::opus, &payloads(111));
 }
 
 #[test]
 fn damaged_vp9_is_refused_or_read() {
     let structure = [0x58, 0, 160, 0, 90, 1, 64, 0, 180, 2, 128, 1, 104, 2, 0x00, 0x34, 1, 0x82];
     let key = [&[0xaa, 0x92, 0x34, 0x10, 7][..], &structure].concat();
-    run(fuzz::vp9, &[key, vec![0xe4, 5, 0x53, 9, 1], vec![0x50, 0x03, 0x05, 0x06, 9]]);
+    run("vp9", fuzz::vp9, &[key, vec![0xe4, 5, 0x53, 9, 1], vec![0x50, 0x03, 0x05, 0x06, 9]]);
 }
 
 #[test]
 fn damaged_h264_is_refused_or_read() {
     let aggregate = vec![0x78, 0, 2, 0x67, 1, 0, 1, 0x68, 0, 2, 0x65, 9];
-    run(fuzz::h264, &[aggregate, vec![0x7c, 0x85, 1, 2], vec![0x65, 1, 2]]);
+    run("h264", fuzz::h264, &[aggregate, vec![0x7c, 0x85, 1, 2], vec![0x65, 1, 2]]);
 }
 
 #[test]
 fn damaged_av1_is_refused_or_read() {
-    run(fuzz::av1, &[vec![0x18, 0x0a, 0x0b, 0], vec![0x20, 2, 0x0a, 9, 0x32, 0], vec![0x00, 0x82, 0x00, 0x0a, 9]]);
+    run(
+        "av1",
+        fuzz::av1,
+        &[vec![0x18, 0x0a, 0x0b, 0], vec![0x20, 2, 0x0a, 9, 0x32, 0], vec![0x00, 0x82, 0x00, 0x0a, 9]],
+    );
 }
 
 #[test]
@@ -122,7 +127,7 @@ fn damaged_dependency_descriptors_are_refused_or_read() {
     // L1T3 of Chromium: a key frame's descriptor with its structure, then one of a delta frame.
     let key = [0x80, 0x00, 0x01, 0x80, 0x02, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x26];
     let pair = [&[16][..], &key, &[0x43, 0, 2]].concat();
-    run(fuzz::dependency_descriptor, &[pair]);
+    run("dependency_descriptor", fuzz::dependency_descriptor, &[pair]);
 }
 
 /// The targets by name, each with the module and the function of its body.
@@ -132,6 +137,10 @@ fn targets() -> Vec<(String, String, String)> {
     let target = |path: std::path::PathBuf| {
         let text = fs::read_to_string(&path).unwrap();
         let body = text.split("ringside::").nth(1).unwrap().split('(').next().unwrap();
+        // No test compiles a target: it is one of the two texts that are known to.
+        let frame = |inner: String| format!("#![no_main]\n\nlibfuzzer_sys::fuzz_target!(|data: &[u8]| {inner});\n");
+        let call = format!("ringside::{body}(data)");
+        assert!([frame(call.clone()), frame(format!("{{\n    {call};\n}}"))].contains(&text), "{}", path.display());
         let (module, function) = body.split_once("::fuzz::").unwrap();
         (path.file_stem().unwrap().to_str().unwrap().to_owned(), module.to_owned(), function.to_owned())
     };

@@ -5,15 +5,18 @@ mod support;
 
 use ringside::shard::fuzz;
 use ringside::shard::fuzz::{
-    COMMAND, CONSUMER_SSRC, DESCRIPTOR, LAYERED_CONSUMER_SSRC, LONG, RAW, RECEIVER_RTCP, SENDER_RTCP, SENDER_RTP,
-    STRANGER, TIME, VP9,
+    CHECK, COMMAND, CONSUMER_SSRC, DESCRIPTOR, FEEDBACK, LAYERED_CONSUMER_SSRC, LONG, NACK, RAW, RECEIVER_RTCP, REPORT,
+    SENDER_RTCP, SENDER_RTP, STRANGER, TIME, VP9,
 };
 use rtp::header::Header;
-use support::{CAPTURE, Random, datagrams};
+use support::{CAPTURE, Random, datagrams, seed};
 use webrtc_util::marshal::Marshal;
 
 const SCRIPTS: usize = 200;
 const RECORDS: usize = 400;
+/// What one input of libFuzzer is: short enough that a change of a byte matters and that thousands are run in a second.
+const SEED_RECORDS: usize = 30;
+const SEED_PACKET: usize = 96;
 
 fn push(script: &mut Vec<u8>, kind: u8, content: &[u8]) {
     let (kind, unit) = if content.len() > 255 { (kind | LONG, 8) } else { (kind, 1) };
@@ -77,10 +80,11 @@ fn lies(random: &mut Random) -> Vec<u8> {
     feedback
 }
 
-fn script(random: &mut Random, captured: &[Vec<u8>]) -> Vec<u8> {
+fn script(random: &mut Random, captured: &[Vec<u8>], records: usize) -> Vec<u8> {
     let mut script = Vec::new();
+    let path = PATHS[random.below(PATHS.len())];
     let from = if random.flip() { 0 } else { random.below(captured.len()) };
-    for at in 0..RECORDS {
+    for at in 0..records {
         let real = &captured[(from + at) % captured.len()];
         let is_report = (192..=223).contains(&real[1]);
         push(&mut script, if is_report { SENDER_RTCP } else { SENDER_RTP }, real);
@@ -92,7 +96,12 @@ fn script(random: &mut Random, captured: &[Vec<u8>]) -> Vec<u8> {
                 push(&mut script, RECEIVER_RTCP, &random.damage(&lie));
             }
             3 => push(&mut script, TIME, &[random.below(30) as u8]),
-            4 => push(&mut script, COMMAND, &random.bytes(5)),
+            4 => {
+                // Those that close something are the last ones; too many of them leave nothing to forward.
+                let mut command = random.bytes(5);
+                command[0] = if random.below(8) == 0 { 11 + command[0] % 3 } else { command[0] % 11 };
+                push(&mut script, COMMAND, &command);
+            }
             5 => push(&mut script, [RAW, STRANGER][random.below(2)], &random.damage(real)),
             // A number far ahead or behind: streams restart, histories are jumped over.
             6 if !is_report => {
@@ -103,17 +112,48 @@ fn script(random: &mut Random, captured: &[Vec<u8>]) -> Vec<u8> {
             7 => push(&mut script, SENDER_RTCP, &lies(random)),
             _ => {}
         }
+        honest(random, &mut script, path);
     }
     script
 }
 
+#[derive(Clone, Copy)]
+enum Path {
+    /// No feedback at all: nothing is held back for lack of an estimate.
+    Silent,
+    Good,
+    Bad,
+}
+
+const PATHS: [Path; 4] = [Path::Silent, Path::Silent, Path::Good, Path::Bad];
+
+/// What a well-behaved receiver does meanwhile.
+fn honest(random: &mut Random, script: &mut Vec<u8>, path: Path) {
+    match random.below(24) {
+        0..4 => match path {
+            Path::Silent => {}
+            Path::Good => push(script, FEEDBACK, &[0, 5]),
+            Path::Bad => {
+                let lost = [0, 0, 0, 0x10, 0x55][random.below(5)];
+                push(script, FEEDBACK, &[random.below(12) as u8, random.below(60) as u8, lost, 0, 0, 0]);
+            }
+        },
+        4 => push(script, REPORT, &[random.next() as u8, random.below(80) as u8, random.below(200) as u8, 9]),
+        5 => push(script, NACK, &[random.next() as u8, random.below(30) as u8, 0x10, 0x11]),
+        // USE-CANDIDATE and ICE-CONTROLLING, from one of some ports.
+        6 => push(script, CHECK, &[random.next() as u8, 0x00, 0x25, 0, 0, 0x80, 0x2a, 0, 8, 7, 7, 7, 7, 7, 7, 7, 7]),
+        _ => {}
+    }
+}
+
 /// Pictures of three temporal layers of VP9 with descriptors as Chromium makes them, and what a receiver and a page could do
 /// meanwhile.
-fn layered_script(random: &mut Random) -> Vec<u8> {
+fn layered_script(random: &mut Random, records: usize) -> Vec<u8> {
     const KEY: [u8; 16] =
         [0xc0, 0x00, 0x01, 0x80, 0x02, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x26];
     let mut script = Vec::new();
-    for at in 0..RECORDS as u16 {
+    let path = PATHS[random.below(PATHS.len())];
+    for at in 0..records as u16 {
         let is_key = at.is_multiple_of(40);
         let temporal = if is_key { 0 } else { [0, 2, 1, 2][at as usize % 4] };
         let mut descriptor = if is_key { KEY.to_vec() } else { vec![0xc1 + temporal, 0, at as u8] };
@@ -127,7 +167,7 @@ fn layered_script(random: &mut Random) -> Vec<u8> {
         let flags = 0xac | u8::from(!is_key) << 6;
         let spatial = random.below(if is_key { 1 } else { 3 }) as u8;
         let mut payload = vec![flags, at as u8 & 0x7f, temporal << 5 | 0x10 | spatial << 1, 0, 0x82];
-        payload.resize(20 + random.below(600), 0x55);
+        payload.resize(20 + random.below(if records < RECORDS { SEED_PACKET } else { 600 }), 0x55);
         let mut header = Header {
             version: 2,
             marker: random.flip(),
@@ -161,6 +201,7 @@ fn layered_script(random: &mut Random) -> Vec<u8> {
             }
             _ => {}
         }
+        honest(random, &mut script, path);
     }
     script
 }
@@ -170,7 +211,7 @@ fn a_shard_survives_layers_within_one_stream_and_descriptors_that_lie() {
     let mut random = Random(0x57c);
     let mut forwarded = 0;
     for _ in 0..SCRIPTS {
-        forwarded += fuzz::shard(&layered_script(&mut random)).0;
+        forwarded += fuzz::shard(&layered_script(&mut random, RECORDS)).0;
     }
     assert!(forwarded > 50 * SCRIPTS, "{forwarded} forwarded: nothing was at stake");
 }
@@ -181,13 +222,28 @@ fn a_shard_survives_whatever_its_own_peers_send() {
     let mut random = Random(0x5a_4d);
     let (mut forwarded, mut resent) = (0, 0);
     for _ in 0..SCRIPTS {
-        let reached = fuzz::shard(&script(&mut random, &captured));
+        let reached = fuzz::shard(&script(&mut random, &captured, RECORDS));
         (forwarded, resent) = (forwarded + reached.0, resent + reached.1);
     }
     assert!(
         forwarded > 20 * SCRIPTS && resent > SCRIPTS,
         "{forwarded} forwarded, {resent} resent: nothing was at stake"
     );
+}
+
+/// Not a test of the shard: scripts for libFuzzer to begin with, where `fuzz/run` asks for them.
+#[test]
+fn scripts_that_are_seeds_of_the_fuzz_target_forward_something() {
+    let cut = |packet: &[u8]| packet[..packet.len().min(SEED_PACKET)].to_vec();
+    let captured: Vec<Vec<u8>> = datagrams(CAPTURE).into_iter().map(|(_, datagram)| cut(datagram)).collect();
+    let mut random = Random(0x5eed);
+    let scripts = (0..64).map(|at| match at % 2 {
+        0 => script(&mut random, &captured, SEED_RECORDS),
+        _ => layered_script(&mut random, SEED_RECORDS),
+    });
+    let scripts = scripts.inspect(|script| seed("shard", script));
+    let forwarded = scripts.filter(|script| fuzz::shard(script).0 > 0).count();
+    assert!(forwarded > 32, "{forwarded}");
 }
 
 #[test]

@@ -12,11 +12,12 @@ use ringside::transport::fuzz;
 use ringside::transport::srtp::{Keys, Outbound, Profile};
 use stun::attributes::{AttrType, RawAttribute};
 use stun::message::Setter;
-use support::Random;
+use support::{Random, seed};
 
 const INPUTS: usize = 4000;
 
-fn run(body: fn(&[u8]), seeds: &[Vec<u8>], inputs: usize) {
+fn run(target: &str, body: fn(&[u8]), seeds: &[Vec<u8>], inputs: usize) {
+    seeds.iter().for_each(|bytes| seed(target, bytes));
     let mut random = Random(0x7a11);
     for seed in seeds {
         (0..=seed.len().min(200)).for_each(|len| body(&seed[..len]));
@@ -53,14 +54,41 @@ fn checks() -> Vec<Vec<u8>> {
     vec![check("short"), check(&"a".repeat(32))]
 }
 
+/// What a check carries beside the username.
+const ATTRIBUTES: &[u8] = &[
+    0x80, 0x2a, 0, 8, 7, 7, 7, 7, 7, 7, 7, 7, 0x00, 0x25, 0, 0, 0x00, 0x24, 0, 4, 0x6e, 0x7f, 0x1e, 0xff, 0xc0, 0x01,
+    0, 4, 0, 0, 0, 1,
+];
+
 #[test]
 fn damaged_stun_is_refused_or_read() {
-    run(fuzz::stun, &checks(), INPUTS);
+    run("stun", fuzz::stun, &[checks(), vec![ATTRIBUTES.to_vec()]].concat(), INPUTS);
 }
 
 #[test]
 fn damaged_checks_of_strangers_change_nothing() {
-    run(fuzz::ice_check, &checks(), INPUTS);
+    run("ice_check", fuzz::ice_check, &checks(), INPUTS);
+}
+
+#[test]
+fn checks_of_a_peer_keep_a_path_in_whatever_order_they_come() {
+    let mut random = Random(0x1ce);
+    let mut scripts = Vec::new();
+    for _ in 0..12 {
+        let mut script = Vec::new();
+        for _ in 0..20 {
+            // Mostly checks; kinds, credentials, addresses and damage at random.
+            let kind = random.next() as u8 | 2 * u8::from(random.below(4) > 0);
+            let attributes = if random.flip() { ATTRIBUTES } else { &ATTRIBUTES[..24] };
+            match kind & 3 {
+                0 => script.extend([kind, 0]),
+                1 => script.extend([kind, random.next() as u8]),
+                _ => script.extend([&[kind, attributes.len() as u8], attributes].concat()),
+            }
+        }
+        scripts.push(script);
+    }
+    run("ice_check", fuzz::ice_check, &scripts, INPUTS / 4);
 }
 
 #[test]
@@ -76,7 +104,24 @@ fn damaged_packets_of_strangers_are_not_opened() {
         let len = outbound.seal_rtcp(&mut report, 60).unwrap();
         seeds.push(report[..len].to_vec());
     }
-    run(fuzz::srtp_open, &seeds, INPUTS / 4);
+    run("srtp_open", fuzz::srtp_open, &seeds, INPUTS / 4);
+}
+
+#[test]
+fn packets_of_a_peer_are_opened_once() {
+    let mut random = Random(0x5749);
+    let mut scripts = Vec::new();
+    for _ in 0..8 {
+        let mut script = Vec::new();
+        for _ in 0..100 {
+            let step = [1, 1, 2, -1, -3, 200, -200, 0x7000][random.below(8)] as i16;
+            script.push(random.below(3) as u8);
+            script.extend(step.to_be_bytes());
+            script.push(if random.below(4) == 0 { random.next() as u8 } else { 0 });
+        }
+        scripts.push(script);
+    }
+    run("srtp_open", fuzz::srtp_open, &scripts, 100);
 }
 
 #[test]
@@ -90,7 +135,22 @@ fn damaged_hellos_of_strangers_yield_no_keys() {
         seed.push((datagram.len() / 8) as u8);
         seed.extend(datagram);
     }
-    run(fuzz::dtls, &[seed], INPUTS / 8);
+    run("dtls", fuzz::dtls, &[seed], INPUTS / 8);
+}
+
+#[test]
+fn handshakes_survive_lost_repeated_and_reordered_datagrams() {
+    let mut random = Random(0xd7_15);
+    let scripts: Vec<Vec<u8>> = (0..16).map(|_| (0..12).map(|_| random.below(8) as u8).collect()).collect();
+    run("dtls", fuzz::dtls, &scripts, 200);
+    // One lost at each place; then two.
+    for lost in 0..12 {
+        let mut script = vec![0; 12];
+        script[lost] = 1;
+        fuzz::dtls(&script);
+        script[(lost + 5) % 12] = 1;
+        fuzz::dtls(&script);
+    }
 }
 
 /// A handshake in which each datagram is preceded or followed by a damaged copy of one of its forerunners.

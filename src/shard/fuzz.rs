@@ -3,7 +3,8 @@
 //!
 //! The bytes are a script of short records. A connected sender (three layers of VP8, Opus, and three layers in one stream of
 //! VP9 with dependency descriptors) and a connected receiver of all exist from the start, and the script's packets are sealed with their keys, so that everything behind the
-//! authentication is reached. `fuzz/` calls it under libFuzzer, `tests/fuzz_shard.rs` with damaged real packets in every
+//! authentication is reached. Some records only say how an honest peer's feedback, report or check comes out, because no fuzzer guesses the
+//! numbers of what really left. `fuzz/` calls it under libFuzzer, `tests/fuzz_shard.rs` with damaged real packets in every
 //! test run.
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +15,12 @@ use std::time::{Duration, Instant};
 use crate::ids::{ConsumerId, PeerId, ProducerId, RoomId, Ssrc, Token, TransportId};
 use crate::limits;
 use crate::packet::extension::{Extension, ExtensionMap};
+use crate::packet::rtcp::{
+    ReportBlock, RtcpPacket, TransportCcHead, packets, write_nack, write_receiver_report, write_transport_cc,
+};
 use crate::packet::rtp::RtpHeader;
+use crate::packet::seq::SeqNo;
+use crate::packet::stun::Writer;
 use crate::shard::command::*;
 use crate::shard::outbox::{Destination, Outbox};
 use crate::shard::transport::Keys;
@@ -31,7 +37,16 @@ pub const RAW: u8 = 3;
 pub const STRANGER: u8 = 4;
 pub const TIME: u8 = 5;
 pub const COMMAND: u8 = 6;
-const RECORDS: u8 = 7;
+/// Transport-wide feedback about what left for the receiver: quarters of a millisecond between arrivals, milliseconds of
+/// delay, then bits that say in turns which packets did not arrive.
+pub const FEEDBACK: u8 = 7;
+/// A receiver report of one consumer: which, the fraction lost, milliseconds since the sender report.
+pub const REPORT: u8 = 8;
+/// A NACK of what one consumer really got: which, how far behind the newest, the mask of further ones.
+pub const NACK: u8 = 9;
+/// A signed connectivity check: whose and from which port, then its attributes behind the username.
+pub const CHECK: u8 = 10;
+const RECORDS: u8 = 11;
 /// With this bit the length counts in eights.
 pub const LONG: u8 = 0x80;
 
@@ -44,8 +59,10 @@ pub const LAYERED_CONSUMER_SSRC: u32 = CONSUMER_SSRC + 4;
 pub const DESCRIPTOR: u8 = 12;
 pub const VP9: u8 = 98;
 
-/// Producers, each with a consumer of the same id.
-const STREAMS: u64 = 3;
+/// Producers, each with a consumer.
+const STREAMS: usize = 3;
+const FEEDBACK_PACKETS: usize = 500;
+const USERNAME: u16 = 0x0006;
 
 /// Datagrams that one record may cause: its resends, everything staged, each pending packet for each consumer.
 const DATAGRAMS_PER_RECORD: usize = limits::RESENDS_PER_TICK + 1_024;
@@ -67,22 +84,40 @@ pub fn shard(script: &[u8]) -> (usize, usize) {
         rest = next;
     }
     world.play(TIME, &[255]);
-    let resent = |(ssrc, _): &&(u32, u16)| [CONSUMER_SSRC + 1, LAYERED_CONSUMER_SSRC + 1].contains(ssrc);
-    let resent = world.left.iter().filter(resent).count();
-    (world.left.len() - resent, resent)
+    (world.forwarded, world.resent)
 }
 
 struct World {
     shard: Shard,
+    began: Instant,
     now: Instant,
-    sender: Outbound,
-    receiver: Outbound,
+    sender: Far,
+    receiver: Far,
+    producers: [ProducerId; STREAMS],
+    consumers: [(ConsumerId, Ssrc); STREAMS],
+    /// Names are never used twice.
+    generation: u64,
     /// By SSRC: the highest index sealed.
     indices: HashMap<u32, u64>,
-    opener: Inbound,
     outbox: Sent,
-    /// SSRC and sequence number of everything that left for the receiver.
+    /// SSRC and sequence number of everything that left for the receiver, and the newest by SSRC.
     left: HashSet<(u32, u16)>,
+    newest: HashMap<u32, u16>,
+    /// Middle of the newest sender report by SSRC, and when it left.
+    reported: HashMap<u32, (u32, Instant)>,
+    /// Transport-wide numbers of what left since the last feedback.
+    wide: Vec<(SeqNo, Instant)>,
+    feedbacks: u8,
+    forwarded: usize,
+    resent: usize,
+}
+
+/// The far end of a transport.
+struct Far {
+    transport: TransportId,
+    address: SocketAddr,
+    outbound: Outbound,
+    opener: Inbound,
 }
 
 #[derive(Default)]
@@ -120,29 +155,53 @@ impl World {
         let mut shard = Shard::new(config, now);
         let settings = RoomSettings { audio_top_n: 3, uplink_bitrate_bps: Some(1_000_000) };
         shard.handle_command(now, Command::OpenRoom { room: RoomId(1), settings });
-        let sender = connect(&mut shard, now, 1, Direction::Send, SENDER);
-        let receiver = connect(&mut shard, now, 2, Direction::Recv, RECEIVER);
-        for spec in [video(), audio(), layered()] {
-            let produce = Command::Produce { token: Token(1), transport: TransportId(1), producer: Box::new(spec) };
-            shard.handle_command(now, produce);
-        }
-        for id in 1..=STREAMS {
-            let consumer = Box::new(consumer(id));
-            shard.handle_command(now, Command::Consume { token: Token(1), transport: TransportId(2), consumer });
-        }
-        while let Some(event) = shard.poll_event() {
-            assert!(!matches!(event, Event::Reply { result: Err(_), .. }), "the world stands: {event:?}");
-        }
-        World {
+        let sender = connect(&mut shard, now, 0, Direction::Send, SENDER);
+        let receiver = connect(&mut shard, now, 0, Direction::Recv, RECEIVER);
+        let mut world = World {
             shard,
+            began: now,
             now,
-            sender: Outbound::new(&sender),
-            receiver: Outbound::new(&receiver),
+            sender,
+            receiver,
+            producers: [ProducerId(0); STREAMS],
+            consumers: [(ConsumerId(0), Ssrc(0)); STREAMS],
+            generation: 0,
             indices: HashMap::new(),
-            opener: Inbound::new(&receiver),
             outbox: Sent::default(),
             left: HashSet::new(),
+            newest: HashMap::new(),
+            reported: HashMap::new(),
+            wide: Vec::new(),
+            feedbacks: 0,
+            forwarded: 0,
+            resent: 0,
+        };
+        for stream in 0..STREAMS {
+            world.produce(stream);
+            world.consume(stream);
         }
+        while let Some(event) = world.shard.poll_event() {
+            assert!(!matches!(event, Event::Reply { result: Err(_), .. }), "the world stands: {event:?}");
+        }
+        world
+    }
+
+    fn produce(&mut self, stream: usize) {
+        let id = ProducerId(10 * self.generation + 1 + stream as u64);
+        let spec = [video, audio, layered][stream]();
+        let (token, transport) = (Token(1), self.sender.transport);
+        let producer = Box::new(ProducerSpec { id, ..spec });
+        self.shard.handle_command(self.now, Command::Produce { token, transport, producer });
+        self.producers[stream] = id;
+    }
+
+    fn consume(&mut self, stream: usize) {
+        let id = ConsumerId(10 * self.generation + 1 + stream as u64);
+        let ssrc = Ssrc(CONSUMER_SSRC + 100 * self.generation as u32 + 2 * stream as u32);
+        let (token, transport) = (Token(1), self.receiver.transport);
+        let consumer = Box::new(consumer(id, ssrc, self.producers[stream], stream));
+        self.shard.handle_command(self.now, Command::Consume { token, transport, consumer });
+        self.consumers[stream] = (id, ssrc);
     }
 
     fn play(&mut self, kind: u8, content: &[u8]) {
@@ -152,22 +211,109 @@ impl World {
                     self.datagram(SENDER, sealed);
                 }
             }
-            SENDER_RTCP | RECEIVER_RTCP => {
-                let (outbound, source) =
-                    if kind == SENDER_RTCP { (&mut self.sender, SENDER) } else { (&mut self.receiver, RECEIVER) };
-                let mut sealed = content.to_vec();
-                sealed.resize(content.len() + 64, 0);
-                if let Some(len) = outbound.seal_rtcp(&mut sealed, content.len()) {
-                    sealed.truncate(len);
-                    self.datagram(source, sealed);
-                }
-            }
+            SENDER_RTCP => self.control(SENDER, content),
+            RECEIVER_RTCP => self.control(RECEIVER, content),
             RAW => self.datagram(SENDER, content.to_vec()),
             STRANGER => self.datagram(STRANGE, content.to_vec()),
             TIME => self.now += Duration::from_millis(4 * u64::from(content.first().copied().unwrap_or(0))),
+            FEEDBACK => self.feedback(content),
+            REPORT => self.report(content),
+            NACK => self.nack(content),
+            CHECK => self.check(content),
             _ => self.command(content),
         }
         self.settle();
+    }
+
+    fn control(&mut self, source: SocketAddr, compound: &[u8]) {
+        let far = if source == SENDER { &mut self.sender } else { &mut self.receiver };
+        let mut sealed = compound.to_vec();
+        sealed.resize(compound.len() + 64, 0);
+        if let Some(len) = far.outbound.seal_rtcp(&mut sealed, compound.len()) {
+            sealed.truncate(len);
+            self.datagram(source, sealed);
+        }
+    }
+
+    fn feedback(&mut self, content: &[u8]) {
+        let mut wide = std::mem::take(&mut self.wide);
+        wide.truncate(FEEDBACK_PACKETS);
+        let [Some(first), Some(last)] = [wide.first(), wide.last()].map(|packet| packet.map(|packet| packet.0)) else {
+            return;
+        };
+        let byte = |at: usize| u64::from(content.get(at).copied().unwrap_or(0));
+        let lost = content.get(2..).unwrap_or_default();
+        let mut statuses = vec![None; usize::from(last.0.wrapping_sub(first.0)) + 1];
+        let mut arrived_us = 0;
+        for (at, (number, left_at)) in wide.into_iter().enumerate() {
+            if lost.get(at / 8 % lost.len().max(1)).is_some_and(|bits| bits >> (at % 8) & 1 == 1) {
+                continue;
+            }
+            let left_us = (left_at - self.began).as_micros() as u64 + 1_000_000;
+            arrived_us = (left_us + 1_000 * byte(1)).max(arrived_us + 250 * byte(0));
+            if let Some(status) = statuses.get_mut(usize::from(number.0.wrapping_sub(first.0))) {
+                *status = Some(arrived_us);
+            }
+        }
+        self.feedbacks = self.feedbacks.wrapping_add(1);
+        let media = self.consumers[0].1;
+        let head = TransportCcHead { sender: Ssrc(1), media, base: first, feedback_count: self.feedbacks };
+        let mut out = [0; limits::DATAGRAM_BYTES];
+        if let Some(written) = write_transport_cc(&mut out, &head, statuses.into_iter()) {
+            self.control(RECEIVER, &out[..written.len]);
+        }
+    }
+
+    fn report(&mut self, content: &[u8]) {
+        let byte = |at: usize| content.get(at).copied().unwrap_or(0);
+        let ssrc = self.consumers[usize::from(byte(0)) % STREAMS].1;
+        let since = Duration::from_millis(byte(2).into());
+        let (last_sr, left_at) = self.reported.get(&ssrc.0).copied().unwrap_or((0, self.now));
+        let delay = (self.now - left_at).saturating_sub(since);
+        let block = ReportBlock {
+            ssrc,
+            fraction_lost: byte(1),
+            cumulative_lost: byte(1).into(),
+            highest_sequence: self.newest.get(&ssrc.0).copied().unwrap_or(0).into(),
+            jitter: byte(3).into(),
+            last_sr,
+            delay_since_last_sr: (delay.as_secs_f64() * 65_536.0) as u32,
+        };
+        let mut out = [0; 64];
+        let Some(len) = write_receiver_report(&mut out, Ssrc(1), [block]) else { panic!("there is room") };
+        self.control(RECEIVER, &out[..len]);
+    }
+
+    fn nack(&mut self, content: &[u8]) {
+        let byte = |at: usize| content.get(at).copied().unwrap_or(0);
+        let ssrc = self.consumers[usize::from(byte(0)) % STREAMS].1;
+        let Some(newest) = self.newest.get(&ssrc.0) else { return };
+        let first = newest.wrapping_sub(byte(1).into());
+        let mask = u16::from_be_bytes([byte(2), byte(3)]);
+        let further = (0..16).filter(|bit| mask >> bit & 1 == 1).map(|bit| first.wrapping_add(bit + 1));
+        let mut out = [0; 128];
+        let lost = [first].into_iter().chain(further).map(SeqNo);
+        let Some(len) = write_nack(&mut out, Ssrc(1), ssrc, lost) else { panic!("there is room") };
+        self.control(RECEIVER, &out[..len]);
+    }
+
+    fn check(&mut self, content: &[u8]) {
+        let Some((from, attributes)) = content.split_first() else { return };
+        let far = if from & 1 == 0 { &self.sender } else { &self.receiver };
+        let mut source = far.address;
+        source.set_port(source.port() + u16::from(from >> 1 & 15));
+        let key = self.shard.names.transports.get(&far.transport);
+        let Some(transport) = key.and_then(|key| self.shard.transports.at(*key)) else { return };
+        let credentials = transport.ice.credentials();
+        let username = format!("{}:far", credentials.ufrag());
+        let mut all = [USERNAME.to_be_bytes(), (username.len() as u16).to_be_bytes()].concat();
+        all.extend(username.as_bytes());
+        all.extend(attributes);
+        let mut check = vec![0; all.len() + 64];
+        let key = crate::packet::stun::integrity_key(credentials.password());
+        let Some(len) = Writer::request(&mut check, [7; 12], &all).finish(Some(&key)) else { panic!("there is room") };
+        check.truncate(len);
+        self.datagram(source, check);
     }
 
     fn datagram(&mut self, source: SocketAddr, mut bytes: Vec<u8>) {
@@ -185,7 +331,7 @@ impl World {
         let at = header.len();
         let mut sealed = plain.to_vec();
         sealed.resize(plain.len() + 64, 0);
-        let len = self.sender.seal_rtp(&mut sealed, at, &plain[at..], &[], header.ssrc, index);
+        let len = self.sender.outbound.seal_rtp(&mut sealed, at, &plain[at..], &[], header.ssrc, index);
         sealed.truncate(len);
         Some(sealed)
     }
@@ -193,9 +339,9 @@ impl World {
     fn command(&mut self, content: &[u8]) {
         let byte = |at: usize| content.get(at).copied().unwrap_or(0);
         let token = Token(7);
-        let producer = ProducerId(1 + u64::from(byte(1)) % STREAMS);
-        let consumer = ConsumerId(1 + u64::from(byte(1)) % STREAMS);
-        let command = match byte(0) % 9 {
+        let stream = usize::from(byte(1)) % STREAMS;
+        let (producer, consumer) = (self.producers[stream], self.consumers[stream].0);
+        let command = match byte(0) % 14 {
             0 => Command::PauseProducer { token, producer },
             1 => Command::ResumeProducer { token, producer },
             2 => Command::PauseConsumer { token, consumer },
@@ -209,9 +355,41 @@ impl World {
             5 => Command::SetConsumerPriority { token, consumer, priority: byte(2) },
             6 => Command::RequestKeyFrame { token, consumer },
             7 => Command::RoomStats { token, room: RoomId(1) },
-            _ => Command::RestartIce { token, transport: TransportId(1 + u64::from(byte(1) & 1)) },
+            8 => Command::RestartIce { token, transport: self.sender.transport },
+            9 => Command::RestartIce { token, transport: self.receiver.transport },
+            10 => Command::WorkerStats { token },
+            close => return self.renew(close, stream),
         };
         self.shard.handle_command(self.now, command);
+    }
+
+    /// Closes a consumer, a producer or a transport, and puts another in its place.
+    fn renew(&mut self, what: u8, stream: usize) {
+        self.generation += 1;
+        match what {
+            11 => {
+                let consumer = self.consumers[stream].0;
+                self.shard.handle_command(self.now, Command::CloseConsumer { consumer });
+                self.consume(stream);
+            }
+            12 => {
+                let producer = self.producers[stream];
+                self.shard.handle_command(self.now, Command::CloseProducer { producer });
+                self.produce(stream);
+                self.consume(stream);
+            }
+            _ => {
+                let transport = self.receiver.transport;
+                self.shard.handle_command(self.now, Command::CloseTransport { transport });
+                self.receiver = connect(&mut self.shard, self.now, self.generation, Direction::Recv, RECEIVER);
+                // Other keys, other numbers.
+                self.left.clear();
+                self.newest.clear();
+                self.reported.clear();
+                self.wide.clear();
+                (0..STREAMS).for_each(|stream| self.consume(stream));
+            }
+        }
     }
 
     /// Lets the shard do what is due, and judges what came of it.
@@ -229,32 +407,65 @@ impl World {
         assert!(events <= EVENTS_PER_RECORD, "{events} events for one record");
         let datagrams = std::mem::take(&mut self.outbox.datagrams);
         assert!(datagrams.len() <= DATAGRAMS_PER_RECORD, "{} datagrams for one record", datagrams.len());
-        for (_, datagram) in datagrams.iter().filter(|(address, _)| *address == RECEIVER) {
-            self.judge(datagram);
+        for (address, datagram) in datagrams {
+            match address.ip() {
+                ip if ip == SENDER.ip() => self.judge_control(true, datagram),
+                ip if ip == RECEIVER.ip() && is_control(&datagram) => self.judge_control(false, datagram),
+                ip if ip == RECEIVER.ip() => self.judge(&datagram),
+                _ => {}
+            }
+        }
+    }
+
+    /// RTCP that leaves can be opened and read by whom it is for.
+    fn judge_control(&mut self, for_sender: bool, mut datagram: Vec<u8>) {
+        if datagram[0] >> 6 != 2 {
+            return;
+        }
+        assert!(is_control(&datagram), "nothing else goes to the sender");
+        let far = if for_sender { &mut self.sender } else { &mut self.receiver };
+        let Ok(len) = far.opener.open_rtcp(&mut datagram) else { panic!("RTCP that cannot be opened") };
+        for packet in packets(&datagram[..len]) {
+            match packet {
+                Ok(RtcpPacket::SenderReport(report)) => {
+                    let middle = (report.info.ntp.0 >> 16) as u32;
+                    self.reported.insert(report.info.ssrc.0, (middle, self.now));
+                }
+                Ok(_) => {}
+                Err(_) => panic!("RTCP that cannot be read"),
+            }
         }
     }
 
     fn judge(&mut self, datagram: &[u8]) {
         assert!(!datagram.is_empty() && datagram.len() <= limits::DATAGRAM_BYTES + limits::HEADER_BYTES);
-        if datagram[0] >> 6 != 2 || (192..=223).contains(&datagram[1]) {
+        if datagram[0] >> 6 != 2 {
             return;
         }
         let Some(header) = RtpHeader::parse(datagram) else { panic!("an RTP header that cannot be read") };
-        assert!(
-            self.left.insert((header.ssrc.0, header.sequence.0)),
-            "number {} of {} left twice: its nonce was used before",
-            header.sequence.0,
-            header.ssrc
-        );
+        let (ssrc, number) = (header.ssrc.0, header.sequence.0);
+        assert!(self.left.insert((ssrc, number)), "number {number} of {ssrc} left twice: its nonce was used before");
+        // A consumer's retransmissions have the odd number behind its own.
+        let is_rtx = ssrc >= CONSUMER_SSRC && (ssrc - CONSUMER_SSRC) % 2 == 1;
+        *(if is_rtx { &mut self.resent } else { &mut self.forwarded }) += 1;
+        self.newest.insert(ssrc, number);
+        let wide = Extension::TransportCc.router_id();
+        let wide = header.extensions(datagram).find(|(id, _)| *id == wide).and_then(|(_, value)| value.try_into().ok());
+        self.wide.extend(wide.map(|bytes| (SeqNo(u16::from_be_bytes(bytes)), self.now)));
         let mut opened = vec![0; datagram.len()];
         // A packet that is late by more than the replay window is refused, and nothing else is.
-        let outcome = self.opener.open_rtp(datagram, header.len(), &mut opened);
+        let outcome = self.receiver.opener.open_rtp(datagram, header.len(), &mut opened);
         assert!(matches!(outcome, Ok(_) | Err(srtp::SrtpError::Replayed)), "{outcome:?}");
     }
 }
 
-/// A transport as ICE and DTLS would leave it; returns the keys of the far end.
-fn connect(shard: &mut Shard, now: Instant, id: u64, direction: Direction, address: SocketAddr) -> srtp::Keys {
+fn is_control(datagram: &[u8]) -> bool {
+    datagram.get(1).is_some_and(|kind| (192..=223).contains(kind))
+}
+
+/// A transport as ICE and DTLS would leave it.
+fn connect(shard: &mut Shard, now: Instant, generation: u64, direction: Direction, address: SocketAddr) -> Far {
+    let id = 10 * generation + if direction == Direction::Send { 1 } else { 2 };
     let (token, room, peer, transport) = (Token(1), RoomId(1), PeerId(id), TransportId(id));
     shard.handle_command(now, Command::CreateTransport { token, room, peer, transport, direction });
     let profile = Profile::AeadAes128Gcm;
@@ -267,7 +478,8 @@ fn connect(shard: &mut Shard, now: Instant, id: u64, direction: Direction, addre
         let (inbound, outbound) = (Inbound::new(&keys), Outbound::new(&keys));
         transport.keys = Some(Box::new(Keys { profile, inbound, outbound }));
     }
-    keys.swapped()
+    let keys = keys.swapped();
+    Far { transport, address, outbound: Outbound::new(&keys), opener: Inbound::new(&keys) }
 }
 
 /// Numbers as Chromium gives them: damaged copies of its packets find their stream.
@@ -346,18 +558,17 @@ fn layered() -> ProducerSpec {
     }
 }
 
-fn consumer(id: u64) -> ConsumerSpec {
-    let is_video = id != 2;
-    let ssrc = CONSUMER_SSRC + 2 * (id as u32 - 1);
+fn consumer(id: ConsumerId, ssrc: Ssrc, producer: ProducerId, stream: usize) -> ConsumerSpec {
+    let is_video = stream != 1;
     let extensions = [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc, Extension::DependencyDescriptor];
     ConsumerSpec {
-        id: ConsumerId(id),
-        producer: ProducerId(id),
+        id,
+        producer,
         payload_type: if is_video { 101 } else { 100 },
         rtx_payload_type: is_video.then_some(102),
-        ssrc: Ssrc(ssrc),
-        rtx_ssrc: is_video.then_some(Ssrc(ssrc + 1)),
-        mid: id.to_string(),
+        ssrc,
+        rtx_ssrc: is_video.then_some(Ssrc(ssrc.0 + 1)),
+        mid: id.0.to_string(),
         extensions: extensions.into_iter().collect(),
         feedback: feedback(),
         cname: "far".into(),

@@ -1,6 +1,8 @@
 //! What tests of received bytes share: a real browser's packets, and randomness that repeats.
 #![allow(dead_code, reason = "each test crate takes what it needs")]
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Three simulcast layers of VP8 with RTX, and Opus: what Chromium 156 sent in six seconds, decrypted. Its
@@ -34,6 +36,16 @@ pub fn datagrams(capture: &[u8]) -> Vec<(Duration, &[u8])> {
         at = end;
     }
     datagrams
+}
+
+/// Leaves `bytes` as a seed of the fuzz target `target`, where `fuzz/run` asks the tests for seeds.
+pub fn seed(target: &str, bytes: &[u8]) {
+    let Some(root) = std::env::var_os("RINGSIDE_FUZZ_SEEDS") else { return };
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let corpus = PathBuf::from(root).join(target);
+    std::fs::create_dir_all(&corpus).unwrap();
+    std::fs::write(corpus.join(format!("seed-{:016x}", hasher.finish())), bytes).unwrap();
 }
 
 /// Xorshift: the same numbers in every run.

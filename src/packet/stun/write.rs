@@ -66,6 +66,14 @@ impl<'a> Writer<'a> {
         writer
     }
 
+    /// A Binding request with these bytes as its attributes, whole ones or not. The product sends no checks; the bodies of
+    /// fuzz targets sign what a hostile peer could.
+    pub(crate) fn request(out: &'a mut [u8], transaction: [u8; 12], attributes: &[u8]) -> Self {
+        let mut writer = Writer::new(out, 0x0001, transaction);
+        writer.bytes(attributes);
+        writer
+    }
+
     pub(super) fn new(out: &'a mut [u8], message_type: u16, transaction: [u8; 12]) -> Self {
         let mut writer = Writer { out, len: 0, overflowed: false };
         writer.bytes(&message_type.to_be_bytes());
