@@ -3,20 +3,32 @@
 //! Both receive the frames of one sender from the kernel, open them, and for each receiver write a header, seal
 //! the payload and send one GSO message per frame, over loopback, with the same keys. The limit knows nothing else:
 //! no demux, no statistics, no layers, no feedback, no history. CPU time of the one thread per forwarded packet;
-//! repeats interleaved; ratio of medians. `cargo bench --bench limit [-- --quick]`; its last line is
-//! `product/limit: R` for 49 consumers and bursts of 6.
+//! repeats interleaved; ratio of medians.
+//!
+//! The product twice: *silent* receivers, and a *live* call with all that makes it an SFU. There the sender has three sizes
+//! and every receiver gets the largest, because its estimate allows it; receivers answer ([`live`]) through the kernel and the ring as in
+//! production, so that receiving, opening and understanding feedback, allocation, resends and reports are all charged to the
+//! packets forwarded meanwhile. A frame's time passes between two frames, and what comes due in it is done when it is due. The
+//! limit is not charged for any of that. Sound is left out: it would change the size of bursts, not the cost of feedback.
+//!
+//! `cargo bench --bench limit [-- --quick]`; its last lines are `without feedback, product/limit: R` and
+//! `product/limit: R`, live, for 49 consumers and bursts of 6.
 
 #[allow(dead_code, reason = "each bench takes its part")]
 #[path = "support/call.rs"]
 mod call;
+#[path = "support/live.rs"]
+mod live;
 mod support;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use call::{Call, Medium};
+use call::{Call, LAYERS, Medium, Nowhere};
+use live::{FRAME_US, Receiver};
 use ringside::ids::Ssrc;
 use ringside::limits::{DATAGRAM_BYTES, RUN_BYTES};
+use ringside::packet::rtcp::{Ntp, SenderInfo, write_sender_report};
 use ringside::packet::rtp::RtpHeader;
 use ringside::shard::Datagram;
 use ringside::shard::outbox::{Destination, Outbox};
@@ -31,30 +43,54 @@ const PAYLOAD: usize = 1_100;
 fn main() {
     let (repeats, frames): (usize, usize) = if support::quick() { (3, 4) } else { (25, 40) };
     println!("CPU ns per forwarded packet, median (least) of {repeats} interleaved repeats of {frames} frames\n");
-    println!("{:>9} {:>6} {:>16} {:>16} {:>8}", "consumers", "burst", "limit", "product", "ratio");
-    let mut headline = f64::NAN;
+    println!(
+        "{:>9} {:>6} {:>16} {:>16} {:>8} {:>16} {:>8}",
+        "consumers", "burst", "limit", "silent", "ratio", "live", "ratio"
+    );
+    let mut headline = [f64::NAN; 2];
     for consumers in [10, 49, 500] {
         let mut rig = Rig::new(consumers);
         for burst in [1, 3, 6, 12] {
             let frames = (frames * 49).div_ceil(consumers).max(2);
-            let (mut limit, mut product) = (Samples::default(), Samples::default());
+            let (mut limit, mut silent, mut live) = (Samples::default(), Samples::default(), Samples::default());
+            let is_live = rig.warm_up(burst);
             for _ in 0..repeats {
                 limit.add(rig.run(burst, frames, Rig::forward_by_limit), (frames * burst * consumers) as u64);
-                product.add(rig.run(burst, frames, Rig::forward_by_product), (frames * burst * consumers) as u64);
+                rig.renew_consent();
+                silent.add(rig.run(burst, frames, Rig::forward_by_product), (frames * burst * consumers) as u64);
+                if is_live {
+                    let (time, forwarded) = rig.run_live(burst, frames, false);
+                    assert_eq!(forwarded, (frames * burst * consumers) as u64, "every receiver gets the largest size");
+                    live.add(time, forwarded);
+                }
             }
-            let ratio = product.median() / limit.median();
-            println!("{consumers:>9} {burst:>6} {:>16} {:>16} {ratio:>8.2}", limit.show(), product.show());
+            let ratios = [&silent, &live].map(|samples| samples.median() / limit.median());
+            let [silent_ratio, live_ratio] = ratios;
+            let none = || "-".to_owned();
+            let live = if is_live { live.show() } else { none() };
+            let shown_ratio = if is_live { format!("{live_ratio:.2}") } else { none() };
+            let (limit, silent) = (limit.show(), silent.show());
+            println!(
+                "{consumers:>9} {burst:>6} {limit:>16} {silent:>16} {silent_ratio:>8.2} {live:>16} {shown_ratio:>8}"
+            );
             if (consumers, burst) == (49, 6) {
-                headline = ratio;
+                headline = ratios;
             }
         }
+        rig.say_what_was_live();
     }
-    println!("\nproduct/limit: {headline:.2}");
+    println!("\nwithout feedback, product/limit: {:.2}", headline[0]);
+    println!("product/limit: {:.2}", headline[1]);
 }
 
 struct Rig {
     ring: Ring,
     call: Call,
+    live: Call,
+    receivers: Vec<Receiver>,
+    /// Frames of the live call so far, and its own time.
+    frame: u64,
+    now: Instant,
     limit: Limit,
     browser: UdpSocket,
     server: SocketAddr,
@@ -93,7 +129,138 @@ impl Rig {
             header: [0x90; 28],
             plain: (0..16).map(|_| vec![0; DATAGRAM_BYTES]).collect(),
         };
-        Rig { ring, call, limit, browser, server, sinks }
+        let live = Call::new(&[(address(&browser), Medium::Simulcast)], &addresses);
+        let far = live.receivers.iter().zip(&live.checks).enumerate();
+        let receivers = far.map(|(at, (keys, check))| Receiver::new(at, keys, check)).collect();
+        Rig { ring, call, live, receivers, frame: 0, now: Instant::now(), limit, browser, server, sinks }
+    }
+
+    /// The silent call's own time is the machine's, and the live one takes longer than consent lasts.
+    fn renew_consent(&mut self) {
+        let now = Instant::now();
+        let senders = self.call.senders.iter().map(|sender| (sender.address, &sender.check));
+        let receivers = self.sinks.iter().map(|sink| sink.local_addr().expect("an address")).zip(&self.call.checks);
+        for (source, check) in senders.chain(receivers) {
+            let bytes = &mut check.clone()[..];
+            self.call.shard.handle_datagram(now, Datagram { source, local: 0, bytes, received_at: None });
+            self.call.shard.flush(now, &mut Nowhere::default());
+        }
+    }
+
+    /// Lets the live call go on until all receivers have had the largest size for a second; whether they did within a minute.
+    fn warm_up(&mut self, burst: usize) -> bool {
+        let expected = (30 * burst * self.sinks.len()) as u64;
+        let seconds = if support::quick() { 10 } else { 60 };
+        for _ in 0..seconds {
+            // Every second begins with a key frame.
+            let forwarded = self.run_live(burst, 1, true).1 + self.run_live(burst, 29, false).1;
+            if forwarded == expected {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The live call for so many frames: CPU time of the forwarding and of all that belongs to it, and packets of the
+    /// source's stream that reached receivers.
+    fn run_live(&mut self, burst: usize, frames: usize, is_key: bool) -> (Duration, u64) {
+        let had: u64 = self.receivers.iter().map(|receiver| receiver.forwarded).sum();
+        let mut spent = Duration::ZERO;
+        for _ in 0..frames {
+            let sent = self.send_live(burst, is_key);
+            let before = clock::thread_cpu();
+            self.forward_live(sent);
+            self.pass_live();
+            spent += clock::thread_cpu() - before;
+            self.drain_live();
+            self.frame += 1;
+        }
+        let has: u64 = self.receivers.iter().map(|receiver| receiver.forwarded).sum();
+        (spent, has - had)
+    }
+
+    /// Everybody's datagrams of one frame's time; returns how many.
+    fn send_live(&mut self, burst: usize, is_key: bool) -> usize {
+        let mut sent = 0;
+        for (receiver, sink) in self.receivers.iter_mut().zip(&self.sinks) {
+            receiver.answers(self.frame, |datagram| {
+                sink.send_to(datagram, self.server).expect("sent");
+                sent += 1;
+            });
+        }
+        let sender = &mut self.live.senders[0];
+        let mut datagrams = sender.picture([1, burst.div_ceil(3), burst], PAYLOAD, is_key);
+        let layer = self.frame % 30;
+        if layer < LAYERS as u64 {
+            let info = SenderInfo {
+                ssrc: Ssrc(sender.ssrc.0 + 2 * layer as u32),
+                ntp: Ntp(((self.frame * FRAME_US) << 32) / 1_000_000),
+                rtp_timestamp: sender.timestamp,
+                packets: 0,
+                octets: 0,
+            };
+            let mut report = vec![0; 96];
+            let len = write_sender_report(&mut report, &info, []).expect("room");
+            let len = sender.outbound.seal_rtcp(&mut report, len).expect("room");
+            report.truncate(len);
+            datagrams.push(report);
+        }
+        if self.frame.is_multiple_of(75) {
+            datagrams.push(sender.check.clone());
+        }
+        for datagram in &datagrams {
+            self.browser.send_to(datagram, self.server).expect("sent");
+        }
+        sent + datagrams.len()
+    }
+
+    fn forward_live(&mut self, sent: usize) {
+        let mut received = 0;
+        while received < sent {
+            self.ring.wait(Some(Duration::from_secs(1))).expect("datagrams");
+            while let Some(mut datagrams) = self.ring.receive() {
+                let (source, local) = (datagrams.source(), datagrams.local());
+                for bytes in datagrams.datagrams() {
+                    received += 1;
+                    let received_at = Some(self.now);
+                    self.live.shard.handle_datagram(self.now, Datagram { source, local, bytes, received_at });
+                }
+            }
+            self.live.shard.handle_timeout(self.now);
+            self.live.shard.flush(self.now, &mut self.ring);
+        }
+        self.ring.submit().expect("sent");
+    }
+
+    /// The time until the next frame, with everything that comes due in it.
+    fn pass_live(&mut self) {
+        let next = self.now + Duration::from_micros(FRAME_US);
+        while let Some(at) = self.live.shard.next_deadline().filter(|at| *at < next) {
+            self.now = at.max(self.now);
+            self.live.shard.handle_timeout(self.now);
+            self.live.shard.flush(self.now, &mut self.ring);
+            self.ring.submit().expect("sent");
+        }
+        self.now = next;
+        while self.live.shard.poll_event().is_some() {}
+    }
+
+    fn drain_live(&mut self) {
+        let mut buffer = [0; 2048];
+        for (receiver, sink) in self.receivers.iter_mut().zip(&self.sinks) {
+            while let Ok(len) = sink.recv(&mut buffer) {
+                receiver.take(&mut buffer[..len], self.frame);
+            }
+        }
+        while self.browser.recv(&mut buffer).is_ok() {}
+    }
+
+    fn say_what_was_live(&self) {
+        let sum = |of: fn(&Receiver) -> u64| self.receivers.iter().map(of).sum::<u64>();
+        let (forwarded, resent) = (sum(|receiver| receiver.forwarded), sum(|receiver| receiver.resent));
+        let reports = sum(|receiver| receiver.reports);
+        assert!(resent > 0 && reports > 0, "a call without resends and reports is not alive");
+        println!("{:>16} live: {forwarded} packets, {resent} on retransmission streams, {reports} reports", "");
     }
 
     /// Sends `frames` frames, each forwarded by `forward`; returns the CPU time of the forwarding alone.
@@ -114,6 +281,7 @@ impl Rig {
     /// Reads the receivers empty, and sees that each got its frame.
     fn drain(&self, burst: usize) {
         let mut buffer = [0; 2048];
+        while self.browser.recv(&mut buffer).is_ok() {}
         for sink in &self.sinks {
             let got = std::iter::from_fn(|| sink.recv(&mut buffer).ok()).count();
             assert_eq!(got, burst, "datagrams at one receiver");

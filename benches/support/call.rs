@@ -24,26 +24,36 @@ pub struct Call {
     pub senders: Vec<Sender>,
     /// What each receiver's keys are; the limit seals with the same.
     pub receivers: Vec<Keys>,
+    /// A connectivity check of each receiver.
+    pub checks: Vec<Vec<u8>>,
 }
 
 /// What a sender publishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
     Vp8,
+    /// VP8 in three sizes.
+    Simulcast,
     Opus,
 }
 
 /// Makes the datagrams of a publishing browser.
 pub struct Sender {
     pub address: SocketAddr,
-    ssrc: Ssrc,
+    /// Of the lowest layer; that of the next one is two above.
+    pub ssrc: Ssrc,
     medium: Medium,
     pub keys: Keys,
-    outbound: Outbound,
-    sequence: u64,
-    timestamp: u32,
+    pub check: Vec<u8>,
+    pub outbound: Outbound,
+    /// By layer; a transport-wide number behind each packet.
+    sequences: [u64; LAYERS],
+    wide: u16,
+    pub timestamp: u32,
     picture: u16,
 }
+
+pub const LAYERS: usize = 3;
 
 /// An outbox that sends nothing: what is left is the shard's own work.
 pub struct Nowhere {
@@ -91,23 +101,24 @@ impl Call {
         let mut shard = open(&identity, now);
         let join = |(at, (address, medium)): (usize, &(SocketAddr, Medium))| {
             let id = 1 + at as u64;
-            let keys = connect(&mut shard, &identity, *address, Direction::Send, id);
+            let (keys, check) = connect_and_check(&mut shard, &identity, *address, Direction::Send, id);
             let outbound = Outbound::new(&keys);
-            let (address, medium, ssrc) = (*address, *medium, Ssrc(77_777 + 2 * at as u32));
+            let (address, medium, ssrc) = (*address, *medium, Ssrc(77_777 + 2 * (LAYERS * at) as u32));
             produce(&mut shard, id, medium, ssrc);
-            Sender { address, ssrc, medium, keys, outbound, sequence: 1_000, timestamp: 0, picture: 0 }
+            let sequences = [1_000; LAYERS];
+            Sender { address, ssrc, medium, keys, check, outbound, sequences, wide: 0, timestamp: 0, picture: 0 }
         };
         let senders: Vec<Sender> = senders.iter().enumerate().map(join).collect();
         let join = |(at, address): (usize, &SocketAddr)| {
             let id = 100_000 + at as u64;
-            let keys = connect(&mut shard, &identity, *address, Direction::Recv, id);
+            let connected = connect_and_check(&mut shard, &identity, *address, Direction::Recv, id);
             for (producer, sender) in senders.iter().enumerate() {
                 consume(&mut shard, id, 1 + producer as u64, sender.medium);
             }
-            keys
+            connected
         };
-        let receivers = receivers.iter().enumerate().map(join).collect();
-        let mut call = Call { shard, senders, receivers };
+        let (receivers, checks) = receivers.iter().enumerate().map(join).unzip();
+        let mut call = Call { shard, senders, receivers, checks };
         call.begin(now);
         call
     }
@@ -120,9 +131,12 @@ impl Call {
         for sender in &mut self.senders {
             let datagrams = match sender.medium {
                 Medium::Vp8 => sender.frame(3, 1_000, true),
+                Medium::Simulcast => sender.picture([1, 2, 3], 1_000, true),
                 Medium::Opus => vec![sender.sound(80)],
             };
-            expected += datagrams.len() * self.receivers.len();
+            // Of three sizes the largest.
+            let each = if sender.medium == Medium::Simulcast { 3 } else { datagrams.len() };
+            expected += each * self.receivers.len();
             for mut bytes in datagrams {
                 let datagram = Datagram { source: sender.address, local: 0, bytes: &mut bytes, received_at: None };
                 self.shard.handle_datagram(now, datagram);
@@ -174,15 +188,29 @@ fn open(identity: &Identity, now: Instant) -> Shard {
 impl Sender {
     /// The sealed datagrams of one VP8 frame of `packets` packets with `payload` bytes each.
     pub fn frame(&mut self, packets: usize, payload: usize, is_key: bool) -> Vec<Vec<u8>> {
+        self.next_picture();
+        self.layer(0, packets, payload, is_key)
+    }
+
+    /// The same picture in three sizes of so many packets.
+    pub fn picture(&mut self, packets: [usize; LAYERS], payload: usize, is_key: bool) -> Vec<Vec<u8>> {
+        self.next_picture();
+        (0..LAYERS).flat_map(|layer| self.layer(layer, packets[layer], payload, is_key)).collect()
+    }
+
+    fn next_picture(&mut self) {
         self.timestamp = self.timestamp.wrapping_add(3_000);
         self.picture = (self.picture + 1) & 0x7fff;
+    }
+
+    fn layer(&mut self, layer: usize, packets: usize, payload: usize, is_key: bool) -> Vec<Vec<u8>> {
         (0..packets)
             .map(|index| {
                 let [high, low] = (0x8000 | self.picture).to_be_bytes();
                 let mut body = vec![0x80 | u8::from(index == 0) << 4, 0xe0, high, low, 1, 0];
                 body.push(0x10 | u8::from(!is_key || index > 0));
                 body.resize(payload, 0x55);
-                self.datagram(96, index + 1 == packets, &body)
+                self.datagram(layer, 96, index + 1 == packets, &body)
             })
             .collect()
     }
@@ -190,22 +218,24 @@ impl Sender {
     /// The sealed datagram of one Opus packet with `payload` bytes.
     pub fn sound(&mut self, payload: usize) -> Vec<u8> {
         self.timestamp = self.timestamp.wrapping_add(960);
-        self.datagram(111, false, &vec![0x55; payload])
+        self.datagram(0, 111, false, &vec![0x55; payload])
     }
 
-    fn datagram(&mut self, payload_type: u8, marker: bool, body: &[u8]) -> Vec<u8> {
-        self.sequence += 1;
+    fn datagram(&mut self, layer: usize, payload_type: u8, marker: bool, body: &[u8]) -> Vec<u8> {
+        self.sequences[layer] += 1;
+        self.wide = self.wide.wrapping_add(1);
+        let (sequence, ssrc) = (self.sequences[layer], Ssrc(self.ssrc.0 + 2 * layer as u32));
         let mut header = vec![0x90, u8::from(marker) << 7 | payload_type];
-        header.extend((self.sequence as u16).to_be_bytes());
+        header.extend((sequence as u16).to_be_bytes());
         header.extend(self.timestamp.to_be_bytes());
-        header.extend(self.ssrc.0.to_be_bytes());
+        header.extend(ssrc.0.to_be_bytes());
         // One-byte extensions: abs-send-time (2) and transport-cc (3), as Chromium sends them.
         header.extend([0xbe, 0xde, 0, 2, 0x22, 0, 0, 0, 0x31]);
-        header.extend((self.sequence as u16).to_be_bytes());
+        header.extend(self.wide.to_be_bytes());
         header.push(0);
         let mut datagram = vec![0; header.len() + body.len() + 32];
         datagram[..header.len()].copy_from_slice(&header);
-        let len = self.outbound.seal_rtp(&mut datagram, header.len(), body, &[], self.ssrc, self.sequence);
+        let len = self.outbound.seal_rtp(&mut datagram, header.len(), body, &[], ssrc, sequence);
         datagram.truncate(len);
         datagram
     }
@@ -213,6 +243,17 @@ impl Sender {
 
 /// Creates a transport and connects it from `address`; returns the keys of the far end.
 pub fn connect(shard: &mut Shard, identity: &Identity, address: SocketAddr, direction: Direction, id: u64) -> Keys {
+    connect_and_check(shard, identity, address, direction, id).0
+}
+
+/// The same, and a connectivity check of the far end.
+fn connect_and_check(
+    shard: &mut Shard,
+    identity: &Identity,
+    address: SocketAddr,
+    direction: Direction,
+    id: u64,
+) -> (Keys, Vec<u8>) {
     let now = Instant::now();
     let transport = TransportId(id);
     let (ufrag, password) = create(shard, direction, id);
@@ -222,8 +263,9 @@ pub fn connect(shard: &mut Shard, identity: &Identity, address: SocketAddr, dire
     ask(shard, Command::ConnectTransport { token: Token(id), transport, role, fingerprints });
 
     let mut outbox = Nowhere { keep: true, ..Nowhere::default() };
-    let mut check = binding_request(&ufrag, &password);
-    shard.handle_datagram(now, Datagram { source: address, local: 0, bytes: &mut check, received_at: None });
+    let check = binding_request(&ufrag, &password);
+    let bytes = &mut check.clone()[..];
+    shard.handle_datagram(now, Datagram { source: address, local: 0, bytes, received_at: None });
     let mut far = Endpoint::new(&own);
     far.start(now, DtlsRole::Server, identity.fingerprints().to_vec()).expect("a handshake");
     let mut buffer = [0; limits::DATAGRAM_BYTES];
@@ -234,7 +276,7 @@ pub fn connect(shard: &mut Shard, identity: &Identity, address: SocketAddr, dire
                     let bytes = &mut bytes.to_vec()[..];
                     shard.handle_datagram(now, Datagram { source: address, local: 0, bytes, received_at: None });
                 }
-                Output::Connected(keys) => return keys,
+                Output::Connected(keys) => return (keys, check),
                 Output::Failed(reason) => panic!("{reason}"),
                 Output::Closed => panic!("closed"),
             }
@@ -276,11 +318,16 @@ fn binding_request(ufrag: &str, password: &str) -> Vec<u8> {
 }
 
 fn produce(shard: &mut Shard, id: u64, medium: Medium, ssrc: Ssrc) {
-    let is_video = medium == Medium::Vp8;
+    let is_video = medium != Medium::Opus;
     let mut extensions = ExtensionMap::default();
     extensions.insert(2, Extension::AbsSendTime);
     extensions.insert(3, Extension::TransportCc);
-    let rtx_ssrc = is_video.then_some(Ssrc(ssrc.0 + 1));
+    let encoding = |layer: u32| {
+        let ssrc = ssrc.0 + 2 * layer;
+        let rtx_ssrc = is_video.then_some(Ssrc(ssrc + 1));
+        EncodingSpec { ssrc: Some(Ssrc(ssrc)), rtx_ssrc, ..Default::default() }
+    };
+    let layers = if medium == Medium::Simulcast { LAYERS as u32 } else { 1 };
     let producer = ProducerSpec {
         id: ProducerId(id),
         kind: if is_video { Kind::Video } else { Kind::Audio },
@@ -290,7 +337,7 @@ fn produce(shard: &mut Shard, id: u64, medium: Medium, ssrc: Ssrc) {
         payload_type: if is_video { 96 } else { 111 },
         rtx_payload_type: is_video.then_some(97),
         clock_rate: if is_video { 90_000 } else { 48_000 },
-        encodings: vec![EncodingSpec { ssrc: Some(ssrc), rtx_ssrc, ..Default::default() }],
+        encodings: (0..layers).map(encoding).collect(),
         extensions,
         feedback: Feedback { nack: is_video, pli: is_video, fir: is_video, transport_cc: true, remb: false },
         cname: format!("sender-{id}"),
@@ -300,7 +347,7 @@ fn produce(shard: &mut Shard, id: u64, medium: Medium, ssrc: Ssrc) {
 }
 
 fn consume(shard: &mut Shard, transport: u64, producer: u64, medium: Medium) {
-    let is_video = medium == Medium::Vp8;
+    let is_video = medium != Medium::Opus;
     // By the client's contract audio carries no transport-wide numbers.
     let extensions: ExtensionSet = if is_video {
         [Extension::Mid, Extension::AbsSendTime, Extension::TransportCc].into_iter().collect()
