@@ -78,7 +78,7 @@ fn checks_of_a_peer_keep_a_path_in_whatever_order_they_come() {
         let mut script = Vec::new();
         for _ in 0..20 {
             // Mostly checks; kinds, credentials, addresses and damage at random.
-            let kind = random.next() as u8 | 2 * u8::from(random.below(4) > 0);
+            let kind = random.next() as u8 | (2 * u8::from(random.below(4) > 0));
             let attributes = if random.flip() { ATTRIBUTES } else { &ATTRIBUTES[..24] };
             match kind & 3 {
                 0 => script.extend([kind, 0]),
