@@ -121,15 +121,25 @@ pub const STREAMS_PER_TRANSPORT: usize = 6 * PRODUCERS_PER_TRANSPORT + 16;
 /// come or go while a tick is long. Full: the kernel drops what arrives, and refuses what is sent (counted).
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// Payload bytes that a worker keeps of what arrived, unless `--history-mib` says otherwise: the source of
-/// forwarding and of retransmissions. At 100 streams of 1.5 Mbit/s it is 0.8 s. Full: the oldest goes.
-pub const HISTORY_BYTES: usize = 16 << 20;
-/// Mean payload size that sizes the ring of packet facts beside the bytes.
-pub const HISTORY_MEAN_PACKET_BYTES: usize = 800;
+/// How long a packet can be asked for again: longer than any jitter buffer waits for it.
+pub const VIDEO_KEPT: Duration = Duration::from_secs(2);
+pub const AUDIO_KEPT: Duration = Duration::from_secs(1);
 
-/// Packets of one video or audio layer that can be asked for again: 2 s of 2.4 Mbit/s, 1 s of Opus.
-pub const VIDEO_SEQUENCES: usize = 512;
-pub const AUDIO_SEQUENCES: usize = 64;
+/// Bytes of what arrived, and of facts about it, that a worker keeps for so long, unless `--history-mib` says otherwise: the
+/// source of forwarding and of retransmissions. It is taken as it is needed: 2 s of 60 Mbit/s. Full: the oldest goes,
+/// and what was younger than the above is counted.
+pub const HISTORY_BYTES: usize = 16 << 20;
+/// What is taken and used again at a time. The last 1.5 kB of a block are left free: 2 %.
+pub const HISTORY_BLOCK_BYTES: usize = 64 << 10;
+/// Full of tiny packets, so that the facts about them take no more than a block; sound is larger.
+pub const HISTORY_BLOCK_PACKETS: usize = 640;
+/// A block that fills slower is followed by the next one, so that sparse packets do not stay for minutes.
+pub const HISTORY_BLOCK_AGE: Duration = Duration::from_millis(500);
+
+/// Packets of one layer that can be asked for again: as many as come in [`VIDEO_KEPT`] at 20 Mbit/s. Begins with the smaller
+/// and doubles as the stream needs it. Full: the oldest cannot be asked for. 8 bytes each.
+pub const SEQUENCES_FIRST: usize = 64;
+pub const SEQUENCES: usize = 4_096;
 
 /// Stretches of one consumer's numbering that are remembered since its last layer switch: 4 s of a
 /// 30 fps stream that loses every second frame. Full: the oldest cannot be asked for again.

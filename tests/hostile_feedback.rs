@@ -135,6 +135,34 @@ fn who_asks_for_everything_takes_nothing_from_who_asks_for_little() {
     assert_eq!(modest.packets_retransmitted, modest.packets_sent);
 }
 
+#[test]
+fn the_last_two_seconds_of_a_fast_stream_can_be_asked_for_and_little_more() {
+    let [sender, receiver] = ["10.0.0.2:5000", "10.0.0.3:5000"].map(|a| a.parse().unwrap());
+    let mut call = Call::new(&[(sender, Medium::Vp8)], &[receiver]);
+    let mut far = Outbound::new(&call.receivers[0]);
+    let (mut outbox, mut now) = (Nowhere::default(), Instant::now());
+    const PACKETS_PER_S: u64 = 20 * 30;
+    for _ in 0..10 * 30 {
+        now += 1_000 * MS / 30;
+        for mut datagram in call.senders[0].frame(20, 1_000, false) {
+            let bytes = &mut datagram[..];
+            call.shard.handle_datagram(now, Datagram { source: sender, local: 0, bytes, received_at: None });
+        }
+        call.shard.flush(now, &mut outbox);
+    }
+    const FEW: usize = 7;
+    for next in (0..=u16::MAX).step_by(FEW * PACKETS_PER_ENTRY) {
+        now += 110 * MS;
+        let bytes = &mut sealed_nack(&mut far, SSRC, next, FEW)[..];
+        call.shard.handle_datagram(now, Datagram { source: receiver, local: 0, bytes, received_at: None });
+        call.shard.flush(now, &mut outbox);
+    }
+    let ConsumerStats { packets_sent, packets_retransmitted, .. } = stats(&mut call);
+    assert!(packets_sent > 9 * PACKETS_PER_S, "{packets_sent}");
+    let seconds = packets_retransmitted as f64 / PACKETS_PER_S as f64;
+    assert!((2.0..2.6).contains(&seconds), "{seconds}");
+}
+
 /// Transport-wide feedback that calls `count` packets from `base` on lost, without a word of when others came.
 fn feedback(base: u16, count: u16) -> Vec<u8> {
     let mut bytes = vec![0x8f, 205];

@@ -411,7 +411,8 @@ pub const SETTINGS: &[Setting] = &[
         group: Group::Media,
         value: "MIB",
         default: "16",
-        help: "Memory of each worker for packets that receivers may ask for again; 16 are 2 s of 60 Mbit/s arriving",
+        help: "Most memory of each worker for packets that receivers may ask for again, 2 s of video and 1 s of sound, taken \
+               as it is needed; 16 are 2 s of 60 Mbit/s arriving",
         store: |config, text| put(&mut config.history_bytes, number(text, 1, 4_096).map(|mib: usize| mib << 20)),
         ..ROW
     },

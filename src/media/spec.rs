@@ -1,7 +1,10 @@
 //! What two ends agreed on for a stream, in the terms of the data path: kinds, codecs, layers, and the shapes
 //! in which negotiation hands producers and consumers to a shard.
 
+use std::time::Duration;
+
 use crate::ids::{ConsumerId, ProducerId, Ssrc};
+use crate::limits::{AUDIO_KEPT, VIDEO_KEPT};
 pub use crate::packet::codec::Codec;
 use crate::packet::extension::{ExtensionMap, ExtensionSet};
 
@@ -10,6 +13,16 @@ use crate::packet::extension::{ExtensionMap, ExtensionSet};
 pub enum Kind {
     Audio,
     Video,
+}
+
+impl Kind {
+    /// How long a packet can be asked for again.
+    pub fn kept(self) -> Duration {
+        match self {
+            Kind::Audio => AUDIO_KEPT,
+            Kind::Video => VIDEO_KEPT,
+        }
+    }
 }
 
 /// Where the client library of mediasoup expects probes for bandwidth: it adds an m-line of its own for them. No stream may

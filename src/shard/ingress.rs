@@ -196,8 +196,8 @@ impl Shard {
         packet.vp8 = facts.vp8;
         pass_extensions(&mut packet, header, bytes, &producer.extensions);
         pass_descriptor(&mut packet, bytes, &incoming);
-        let number = self.history.commit(incoming.payload_at, packet);
-        layer.index.insert(arrived.sequence, number);
+        let number = self.history.commit(incoming.payload_at, packet, now, producer.kind.kept());
+        layer.index.insert(arrived.sequence, number, &self.history);
 
         let listening = layer.consumers.len() as u64;
         self.discards.add(Discard::OtherLayer, all - paused - listening);

@@ -90,7 +90,7 @@ pub struct ShardConfig {
     pub unix_time: Duration,
     /// How many UDP ports the worker has; transports are spread over them.
     pub ports: u8,
-    /// Payload bytes that are kept for forwarding and retransmission.
+    /// Bytes that may be kept of what arrived, for forwarding and retransmission.
     pub history_bytes: usize,
     /// How long the first packet of a video frame may wait for the last one.
     pub hold: Duration,
@@ -185,7 +185,6 @@ struct Clock {
 
 impl Shard {
     pub fn new(config: ShardConfig, now: Instant) -> Self {
-        let history = History::new(config.history_bytes, config.history_bytes / limits::HISTORY_MEAN_PACKET_BYTES);
         Shard {
             clock: Clock { start: now, unix_at_start: config.unix_time },
             rng: StdRng::from_seed(config.seed),
@@ -195,7 +194,7 @@ impl Shard {
             consumers: Table::new(limits::CONSUMERS_PER_WORKER),
             names: Names::default(),
             demux: Demux::default(),
-            history,
+            history: History::new(config.history_bytes),
             egress: Egress::default(),
             gather: Duration::ZERO,
             staged: Staged::new(),

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, ProducerId, Ssrc};
-use crate::limits::{AUDIO_SEQUENCES, PENDING_PACKETS, RUN_SEGMENTS, VIDEO_SEQUENCES};
+use crate::limits::{PENDING_PACKETS, RUN_SEGMENTS};
 use crate::media::allocation::Offer;
 use crate::media::frames::FrameBounds;
 use crate::media::history::{PacketNumber, SequenceIndex};
@@ -117,7 +117,6 @@ pub struct Layer {
 
 impl Producer {
     pub fn new(spec: ProducerSpec, room: Key<Room>, peer: PeerId, transport: Key<Transport>) -> Self {
-        let sequences = if spec.kind == Kind::Video { VIDEO_SEQUENCES } else { AUDIO_SEQUENCES };
         let temporal_layers = spec.encodings.iter().map(|encoding| encoding.temporal_layers).max().unwrap_or(1);
         let scalable = scalable(&spec);
         let spatial_layers = scalable.as_ref().map_or(spec.encodings.len() as u8, |scalable| scalable.spatial_layers());
@@ -140,7 +139,7 @@ impl Producer {
                 reception: Reception::new(),
                 nack: NackList::new(),
                 key_frames: KeyFramePolicy::new(spec.class),
-                index: SequenceIndex::new(sequences),
+                index: SequenceIndex::default(),
                 pending: Vec::with_capacity(RUN_SEGMENTS),
                 pending_since: None,
                 pending_is_complete: false,

@@ -70,6 +70,8 @@ impl Shard {
             bytes_sent: self.counters.bytes_sent,
             messages_sent: self.counters.messages_sent,
             repairs,
+            history_bytes: self.history.bytes() as u64,
+            history_packets_cut_short: self.history.cut_short(),
             discards: self.discards.rows(),
             ..WorkerStats::default()
         }

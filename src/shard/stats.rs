@@ -124,6 +124,9 @@ pub struct WorkerStats {
     /// while it receives and sends for it.
     pub busy: f64,
     pub repairs: RepairStats,
+    /// Memory in use for packets that can be asked for again, and those that had to go before their time.
+    pub history_bytes: u64,
+    pub history_packets_cut_short: u64,
     /// Every refusal by name; zero rows are left in, so that a dashboard knows them.
     pub discards: Vec<(&'static str, u64)>,
     /// Kernel receive to submitted send in microseconds, of each frame and sound; estimated from a sample where many leave.

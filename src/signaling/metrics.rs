@@ -74,7 +74,7 @@ impl Collector {
 
     fn workers(&self, scrape: &mut Scrape) -> Result<(), Error> {
         type Count = (&'static str, &'static str, fn(&WorkerStats) -> u64);
-        const COUNTERS: [Count; 16] = [
+        const COUNTERS: [Count; 17] = [
             ("packets_received", "Datagrams received", |w| w.packets_received),
             ("bytes_received", "Bytes of datagrams received", |w| w.bytes_received),
             ("packets_sent", "Datagrams sent", |w| w.packets_sent),
@@ -103,17 +103,21 @@ impl Collector {
             ("invented_feedback", "Feedback of receivers about packets that were never sent", |w| {
                 w.repairs.invented_feedback
             }),
+            ("history_packets_cut_short", "Packets forgotten at the bound while they could still be asked for", |w| {
+                w.history_packets_cut_short
+            }),
         ];
         for (name, help, value) in COUNTERS {
             scrape.counter(&format!("worker_{name}"), help, self.rows().map(|(n, w)| ([("worker", n)], value(w))))?;
         }
         type Gauge = (&'static str, &'static str, fn(&WorkerStats) -> f64);
-        const GAUGES: [Gauge; 9] = [
+        const GAUGES: [Gauge; 10] = [
             ("rooms", "Rooms of a worker", |w| w.rooms as f64),
             ("peers", "Peers of a worker", |w| w.peers as f64),
             ("transports", "Transports of a worker", |w| w.transports as f64),
             ("producers", "Producers of a worker", |w| w.producers as f64),
             ("consumers", "Consumers of a worker", |w| w.consumers as f64),
+            ("history_bytes", "Memory in use for packets that can be asked for again", |w| w.history_bytes as f64),
             ("busy_ratio", "CPU time of a worker's thread over the last second, as a share of it", |w| w.busy),
             ("overloaded", "1 while a worker takes nobody new", |w| f64::from(u8::from(w.overloaded))),
             ("forwarding_recent_p99_seconds", "99th percentile of the forwarding latency over the last second", |w| {
