@@ -244,23 +244,56 @@ fn a_certificate_larger_than_a_datagram_is_checked_like_any_other() {
     assert_same_keys(&keys, &Keys::from_exporter(profile, &exported, true).unwrap());
 }
 
+/// DTLS 1.2's cipher suites under an ECDSA certificate.
+const CIPHERS: [&str; 3] =
+    ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
+
+/// Connected to a client of this cipher; settled or not.
+fn connected(identity: &Identity, certificate: &Certificate, cipher: &str, is_settled: bool) -> (Side, Running) {
+    let mut side = Side::new(identity);
+    side.endpoint.start(Instant::now(), DtlsRole::Client, vec![certificate.fingerprint.clone()]).unwrap();
+    let port = side.socket.local_addr().unwrap().port();
+    let srtp = srtp_arguments(Profile::AeadAes128Gcm, "SRTP_AEAD_AES_128_GCM");
+    let arguments =
+        format!("s_client -dtls1_2 -connect 127.0.0.1:{port} -cert cert.pem -key key.pem -cipher {cipher} {srtp}");
+    let mut openssl = Running::start(&certificate.directory, &arguments);
+    side.run_until_connected(&mut openssl);
+    if is_settled {
+        side.endpoint.settle();
+    }
+    (side, openssl)
+}
+
 #[test]
 fn openssls_goodbye_is_noticed() {
     let identity = Identity::generate();
     let certificate = Certificate::generate("goodbye");
-    let mut side = Side::new(&identity);
-    side.endpoint.start(Instant::now(), DtlsRole::Client, vec![certificate.fingerprint.clone()]).unwrap();
-    let port = side.socket.local_addr().unwrap().port();
-    let srtp = srtp_arguments(Profile::AeadAes128Gcm, "SRTP_AEAD_AES_128_GCM");
-    let arguments = format!("s_client -dtls1_2 -connect 127.0.0.1:{port} -cert cert.pem -key key.pem {srtp}");
-    let mut openssl = Running::start(&certificate.directory, &arguments);
-    side.run_until_connected(&mut openssl);
-    // The end of its input makes s_client say close_notify and leave.
-    drop(openssl.child.stdin.take());
-    let end = Instant::now() + PATIENCE;
-    while !side.closed && Instant::now() < end {
-        side.turn();
+    for (cipher, is_settled) in CIPHERS.into_iter().flat_map(|cipher| [(cipher, false), (cipher, true)]) {
+        let (mut side, mut openssl) = connected(&identity, &certificate, cipher, is_settled);
+        // The end of its input makes s_client say close_notify and leave.
+        drop(openssl.child.stdin.take());
+        let end = Instant::now() + PATIENCE;
+        while !side.closed && Instant::now() < end {
+            side.turn();
+        }
+        assert!(side.closed, "{cipher}, {is_settled}");
+        assert_eq!(side.endpoint.state(), DtlsState::Closed);
     }
-    assert!(side.closed);
-    assert_eq!(side.endpoint.state(), DtlsState::Closed);
+}
+
+#[test]
+fn openssl_leaves_when_it_is_told_goodbye() {
+    let identity = Identity::generate();
+    let certificate = Certificate::generate("farewell");
+    for (cipher, is_settled) in CIPHERS.into_iter().flat_map(|cipher| [(cipher, false), (cipher, true)]) {
+        let (mut side, mut openssl) = connected(&identity, &certificate, cipher, is_settled);
+        side.endpoint.close();
+        side.poll();
+        let end = Instant::now() + PATIENCE;
+        let has_left = |openssl: &mut Running| openssl.child.try_wait().unwrap().is_some();
+        while !has_left(&mut openssl) && Instant::now() < end {
+            side.turn();
+        }
+        assert!(has_left(&mut openssl), "{cipher}, {is_settled}");
+    }
 }

@@ -58,6 +58,9 @@ impl Shard {
         }
         let has_media = !transport.producers.is_empty() || !transport.consumers.is_empty();
         transport.next_report = has_media.then(|| now + REPORT_INTERVAL);
+        if transport.keys.as_ref().is_some_and(|keys| keys.inbound.is_used()) {
+            transport.dtls.settle();
+        }
         self.check_sounds(now, key);
         self.send_receiver_report(now, key);
         self.send_uplink_limit(now, key);

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::ids::Ssrc;
@@ -211,7 +211,7 @@ fn packets_of_a_peer(profile: Profile, script: &[u8]) {
 }
 
 /// Datagrams of a stranger (each behind a byte that tells its length in eights) in both roles: no keys. Then a handshake whose
-/// datagrams the script mistreats.
+/// datagrams the script mistreats. And the first are no goodbye of a peer that is connected.
 pub fn dtls(data: &[u8]) {
     static IDENTITIES: LazyLock<[Identity; 2]> = LazyLock::new(|| [Identity::generate(), Identity::generate()]);
     let fingerprint = Fingerprint { hash: FingerprintHash::Sha256, value: vec![0; 32] };
@@ -231,6 +231,10 @@ pub fn dtls(data: &[u8]) {
         }
     }
     handshake(&IDENTITIES, data);
+    static SETTLED: LazyLock<Mutex<Endpoint>> = LazyLock::new(|| Mutex::new(settled(&IDENTITIES[0])));
+    let mut endpoint = SETTLED.lock().unwrap_or_else(PoisonError::into_inner);
+    endpoint.handle_datagram(Instant::now(), data);
+    assert!(endpoint.poll(&mut buf).is_none() && endpoint.state() == DtlsState::Connected);
 }
 
 /// A byte for each datagram says what becomes of it; behind the script's end it arrives. Two ends that both have keys have
@@ -299,4 +303,27 @@ fn handshake(identities: &[Identity; 2], mut script: &[u8]) {
     let mut packet = [0x80; 64];
     let len = Outbound::new(ours).seal_rtp(&mut packet, 12, b"payload", &[], Ssrc(0x8080_8080), 0x8080);
     assert!(Inbound::new(theirs).open_rtp(&packet[..len], 12, &mut [0; 64]).is_ok(), "both ends have different keys");
+}
+
+/// One end of a connection that both ends have finished.
+fn settled(identity: &Identity) -> Endpoint {
+    let now = Instant::now();
+    let mut ends = [DtlsRole::Server, DtlsRole::Client].map(|peer_role| {
+        let mut endpoint = Endpoint::new(identity);
+        assert!(endpoint.start(now, peer_role, identity.fingerprints().to_vec()).is_ok());
+        endpoint
+    });
+    let mut buf = [0; limits::DATAGRAM_BYTES];
+    while ends.iter().any(|endpoint| endpoint.state() != DtlsState::Connected) {
+        for from in [0, 1] {
+            while let Some(output) = ends[from].poll(&mut buf) {
+                if let Output::Datagram(datagram) = output {
+                    ends[1 - from].handle_datagram(now, datagram);
+                }
+            }
+        }
+    }
+    let [_, mut endpoint] = ends;
+    endpoint.settle();
+    endpoint
 }

@@ -2,7 +2,10 @@
 //!
 //! An [`Endpoint`] belongs to one transport; its shard feeds it datagrams of authenticated tuples and the time,
 //! and polls it after each call. It never hands out keys before the peer's certificate matched a fingerprint
-//! from signaling, and never answers before signaling said who the peer is.
+//! from signaling, and never answers before signaling said who the peer is. Once the peer has used the keys, little of
+//! the connection is kept ([`settle`](Endpoint::settle)).
+
+mod settled;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use serde::Serialize;
 
 use crate::limits;
 use crate::transport::srtp::{Keys, Profile};
+use settled::{PeerKey, Settled};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,6 +114,7 @@ impl Identity {
         let certificate = dimpl::certificate::generate_self_signed_certificate().expect("a key and a certificate");
         let fingerprints = FingerprintHash::ALL.map(|hash| Fingerprint::of(hash, &certificate.certificate));
         let config = Config::builder()
+            .with_crypto_provider(settled::provider())
             .mtu(MTU_BYTES)
             .max_queue_rx(limits::DTLS_RECEIVE_QUEUE)
             .require_client_certificate(true)
@@ -184,6 +189,7 @@ enum Phase {
         held: Vec<Box<[u8]>>,
     },
     Running(Box<Connection>),
+    Settled(Box<Settled>),
     /// Failed or closed; `reported` once [`Endpoint::poll`] said so. Everything else is freed.
     Ended {
         failure: Option<&'static str>,
@@ -198,6 +204,8 @@ struct Connection {
     /// The latest time told, against which a deadline of dimpl's is recognised as none.
     now: Instant,
     fingerprints: Vec<Fingerprint>,
+    /// Known when the peer's Finished has been opened.
+    peer_key: Option<PeerKey>,
     local_is_client: bool,
     certificate_matched: bool,
     connected: bool,
@@ -246,6 +254,7 @@ impl Endpoint {
             received: 0,
             now,
             fingerprints,
+            peer_key: None,
             local_is_client,
             certificate_matched: false,
             connected: false,
@@ -273,6 +282,7 @@ impl Endpoint {
                 return;
             }
             Phase::Running(connection) => connection.handle_datagram(now, datagram),
+            Phase::Settled(settled) => return settled.handle_datagram(datagram),
             Phase::Ended { .. } => return,
         };
         self.deadline = None;
@@ -301,6 +311,14 @@ impl Endpoint {
             let step = match &mut self.phase {
                 Phase::Waiting { .. } => return None,
                 Phase::Running(connection) => connection.step(buf),
+                Phase::Settled(settled) if settled.closing => match settled.take_farewell() {
+                    Some(farewell) => {
+                        buf[..farewell.len()].copy_from_slice(&farewell);
+                        Step::Datagram(farewell.len())
+                    }
+                    None => Step::Closed,
+                },
+                Phase::Settled(_) => return None,
                 Phase::Ended { reported: true, .. } => return None,
                 Phase::Ended { failure, reported } => {
                     *reported = true;
@@ -321,6 +339,16 @@ impl Endpoint {
         }
     }
 
+    /// Frees what was kept for the handshake. Call it when a packet of the peer has proved authentic under the exported keys:
+    /// then the peer has finished too, and no flight is ever repeated. Before that, or twice, it does nothing.
+    pub fn settle(&mut self) {
+        let Phase::Running(connection) = &mut self.phase else { return };
+        if let Some(settled) = connection.settle() {
+            self.phase = Phase::Settled(Box::new(settled));
+            self.deadline = None;
+        }
+    }
+
     /// Says goodbye with close_notify when connected (one more [`poll`](Self::poll) yields it), otherwise just
     /// ends.
     pub fn close(&mut self) {
@@ -330,6 +358,7 @@ impl Endpoint {
                 let _ = connection.dtls.close();
                 connection.closing = true;
             }
+            Phase::Settled(settled) => settled.closing = true,
             Phase::Ended { .. } => {}
             _ => self.end(None),
         }
@@ -341,6 +370,8 @@ impl Endpoint {
             Phase::Running(connection) if connection.closing => DtlsState::Closed,
             Phase::Running(connection) if connection.connected => DtlsState::Connected,
             Phase::Running(_) => DtlsState::Connecting,
+            Phase::Settled(settled) if settled.closing => DtlsState::Closed,
+            Phase::Settled(_) => DtlsState::Connected,
             Phase::Ended { failure: Some(_), .. } => DtlsState::Failed,
             Phase::Ended { failure: None, .. } => DtlsState::Closed,
         }
@@ -367,7 +398,24 @@ impl Connection {
             self.received = self.received.saturating_add(datagram.len());
         }
         self.handle_timeout(now)?;
-        self.dtls.handle_packet(datagram)
+        let (outcome, opened) = settled::watch(|| self.dtls.handle_packet(datagram));
+        self.peer_key = opened.or(self.peer_key.take());
+        outcome
+    }
+
+    /// What remains when nothing of the handshake is needed any more; leaves a connection that was closed here.
+    fn settle(&mut self) -> Option<Settled> {
+        if !self.connected || self.closing {
+            return None;
+        }
+        let peer = self.peer_key.take()?;
+        let mut buf = [0; limits::DATAGRAM_BYTES];
+        let farewell = match self.dtls.close().map(|()| self.dtls.poll_output(&mut buf)) {
+            Ok(dimpl::Output::Packet(packet)) => Some(packet.to_vec().into_boxed_slice()),
+            // dimpl took the connection for closed: there is nobody to say goodbye to.
+            _ => None,
+        };
+        Some(Settled::new(peer, farewell))
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {

@@ -331,6 +331,84 @@ fn the_peers_goodbye_is_noticed_at_once() {
     assert!(network.endpoint.poll(&mut [0; limits::DATAGRAM_BYTES]).is_none(), "told once");
 }
 
+/// A connection of which the peer has used the keys, with the endpoint in this role.
+fn settled(role: DtlsRole) -> Network {
+    let mut network = Network::new(role);
+    network.start_handshake();
+    network.run(Duration::from_secs(1));
+    network.endpoint.settle();
+    assert!(matches!(network.endpoint.phase, Phase::Settled(_)), "{role:?}");
+    assert_eq!(network.endpoint.state(), DtlsState::Connected);
+    assert_eq!(network.endpoint.next_deadline(), None);
+    network
+}
+
+#[test]
+fn a_settled_connection_says_goodbye_and_is_answered() {
+    for role in [DtlsRole::Server, DtlsRole::Client] {
+        let mut network = settled(role);
+        network.endpoint.close();
+        assert_eq!(network.endpoint.state(), DtlsState::Closed);
+        network.collect();
+        assert!(network.closed);
+        while let Some(next) = network.in_flight.iter().map(|(at, ..)| *at).min() {
+            network.step(next);
+        }
+        assert!(network.peer.closed, "{role:?}");
+        assert!(network.endpoint.poll(&mut [0; limits::DATAGRAM_BYTES]).is_none(), "told once");
+    }
+}
+
+#[test]
+fn a_settled_connection_hears_the_peers_goodbye_and_answers_it() {
+    for role in [DtlsRole::Server, DtlsRole::Client] {
+        let mut network = settled(role);
+        network.peer.dtls.close().unwrap();
+        network.collect();
+        while let Some(next) = network.in_flight.iter().map(|(at, ..)| *at).min() {
+            network.step(next);
+        }
+        assert!(network.closed, "{role:?}");
+        assert_eq!(network.endpoint.state(), DtlsState::Closed);
+        assert!(network.endpoint.poll(&mut [0; limits::DATAGRAM_BYTES]).is_none(), "told once");
+    }
+}
+
+#[test]
+fn a_goodbye_that_was_forged_or_damaged_ends_nothing() {
+    let mut network = settled(DtlsRole::Server);
+    network.peer.dtls.close().unwrap();
+    let [goodbye]: [Vec<u8>; 1] = network.peer.poll().try_into().unwrap();
+    let mut buf = [0; limits::DATAGRAM_BYTES];
+    let now = network.now;
+    for at in 0..goodbye.len() {
+        // A damaged version is authenticated as well as the rest.
+        let mut damaged = goodbye.clone();
+        damaged[at] ^= 0x40;
+        network.endpoint.handle_datagram(now, &damaged);
+        network.endpoint.handle_datagram(now, &goodbye[..at]);
+        assert!(network.endpoint.poll(&mut buf).is_none(), "byte {at}");
+    }
+    assert_eq!(network.endpoint.state(), DtlsState::Connected);
+    network.endpoint.handle_datagram(now, &goodbye);
+    assert!(matches!(network.endpoint.poll(&mut buf), Some(Output::Datagram(_))));
+    assert!(matches!(network.endpoint.poll(&mut buf), Some(Output::Closed)));
+}
+
+#[test]
+fn nothing_settles_before_the_handshake_is_complete() {
+    let mut network = Network::new(DtlsRole::Server);
+    network.endpoint.settle();
+    network.start_handshake();
+    network.endpoint.settle();
+    network.run(Duration::from_secs(1));
+    assert!(network.keys.is_some());
+    network.endpoint.close();
+    network.endpoint.settle();
+    network.collect();
+    assert!(network.closed, "closing goes on");
+}
+
 #[test]
 fn a_second_start_and_a_start_without_fingerprints_are_refused() {
     let mut network = Network::new(DtlsRole::Server);

@@ -64,6 +64,11 @@ impl Inbound {
         }
     }
 
+    /// Whether a packet has proved authentic: the peer has the keys.
+    pub fn is_used(&self) -> bool {
+        !self.rtp_streams.is_empty() || !self.rtcp_streams.is_empty()
+    }
+
     /// Authenticates and decrypts an SRTP packet into `out`, which must hold `packet.len()` bytes.
     ///
     /// `header_len` counts the clear bytes: fixed header, CSRCs and extensions (RFC 3711 section 3.1); they

@@ -43,6 +43,10 @@ impl Streams {
         Streams { streams: Vec::new(), last: 0, limit }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
     /// Tells the 48-bit index that a packet with this sequence number must have, unless it is a replay.
     pub(super) fn expect_sequence(&mut self, ssrc: Ssrc, sequence: u16) -> Result<(Place, u64), SrtpError> {
         let place = self.find(ssrc);
