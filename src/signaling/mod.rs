@@ -24,6 +24,7 @@ pub mod overload;
 pub mod page;
 pub mod placement;
 pub mod protoo;
+mod queue;
 pub mod registry;
 pub mod server;
 pub mod session;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::limits;
 use crate::signaling::error::Failure;
 use crate::signaling::notification::Notification;
+use crate::signaling::queue::{Receiver, Refused, Sender, queue};
 use crate::signaling::session::{CloseReason, ConnectionId};
 
 /// One message, in the order in which it is to be told.
@@ -29,7 +30,7 @@ pub enum Outgoing {
 
 /// The hub's end.
 pub struct Sink {
-    queue: mpsc::Sender<(usize, Outgoing)>,
+    queue: Sender<(usize, Outgoing)>,
     waiting_bytes: Arc<AtomicUsize>,
     cut: Arc<Notify>,
 }
@@ -37,7 +38,7 @@ pub struct Sink {
 /// The framing's end of a connection.
 pub struct Connection {
     pub id: ConnectionId,
-    queue: mpsc::Receiver<(usize, Outgoing)>,
+    queue: Receiver<(usize, Outgoing)>,
     waiting_bytes: Arc<AtomicUsize>,
     /// Fires when the client is given up.
     pub cut: Arc<Notify>,
@@ -48,7 +49,7 @@ pub struct Connection {
 pub struct Full;
 
 pub fn connection(id: ConnectionId) -> (Sink, Connection) {
-    let (sender, receiver) = mpsc::channel(limits::OUTGOING_MESSAGES);
+    let (sender, receiver) = queue(limits::OUTGOING_MESSAGES);
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
     let cut = Arc::new(Notify::new());
     let sink = Sink { queue: sender, waiting_bytes: waiting_bytes.clone(), cut: cut.clone() };
@@ -62,12 +63,14 @@ impl Sink {
         if self.waiting_bytes.load(Ordering::Relaxed) + bytes > limits::OUTGOING_BYTES {
             return Err(Full);
         }
-        match self.queue.try_send((bytes, message)) {
-            Ok(()) => self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed),
-            Err(mpsc::error::TrySendError::Closed(_)) => 0,
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(Full),
-        };
-        Ok(())
+        match self.queue.send((bytes, message)) {
+            Ok(()) => {
+                self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Refused::Closed) => Ok(()),
+            Err(Refused::Full) => Err(Full),
+        }
     }
 
     /// Ends the connection without another word.
@@ -79,7 +82,7 @@ impl Sink {
 impl Connection {
     /// `None` when the hub has let go of the connection.
     pub async fn next(&mut self) -> Option<Outgoing> {
-        let (bytes, message) = self.queue.recv().await?;
+        let (bytes, message) = self.queue.next().await?;
         self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         Some(message)
     }

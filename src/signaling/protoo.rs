@@ -14,7 +14,6 @@ use fastwebsockets::{
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::limits;
@@ -23,6 +22,7 @@ use crate::signaling::hub::Hub;
 use crate::signaling::message::Request;
 use crate::signaling::notification::Notification;
 use crate::signaling::outgoing::{Connection, Outgoing};
+use crate::signaling::queue::{Receiver, Sender, queue};
 use crate::signaling::session::{CloseReason, ConnectionId, Hello};
 
 /// Pongs and a close frame that wait for the writer. Full: a flood of pings, which needs no answer.
@@ -47,7 +47,7 @@ where
     };
     let id = connection.id;
     let heard = Arc::new(AtomicBool::new(true));
-    let (control, control_frames) = mpsc::channel(CONTROL_FRAMES);
+    let (control, control_frames) = queue(CONTROL_FRAMES);
     let reader = Reader { hub: hub.clone(), id, heard: heard.clone(), control, message: Vec::new(), fragmented: false };
     let mut reading = tokio::spawn(async move {
         let (frames, _) = after_handshake_split(&mut read, tokio::io::sink(), Role::Server);
@@ -55,7 +55,9 @@ where
         // What is still in the pipe has to be read, or the client's system throws our close frame away.
         until_closed(&mut read).await;
     });
-    let (_, frames) = after_handshake_split(tokio::io::empty(), write, Role::Server);
+    let (_, mut frames) = after_handshake_split(tokio::io::empty(), write, Role::Server);
+    // The library would keep a buffer of the largest text up to 1 kB, to join it to its header.
+    frames.set_writev_threshold(0);
     let writer = Writer { hub: hub.clone(), frames, connection, control_frames, heard };
     let end = writer.write().await;
     hub.disconnect(id);
@@ -79,7 +81,7 @@ struct Reader {
     id: ConnectionId,
     /// Set by every frame, cleared by the writer's clock.
     heard: Arc<AtomicBool>,
-    control: mpsc::Sender<Frame<'static>>,
+    control: Sender<Frame<'static>>,
     /// The text so far of a message in fragments.
     message: Vec<u8>,
     fragmented: bool,
@@ -140,7 +142,7 @@ impl Reader {
             }
             OpCode::Ping => {
                 self.hub.idle_frame(self.id);
-                let _ = self.control.try_send(Frame::pong(Payload::Owned(frame.payload.to_vec())));
+                let _ = self.control.send(Frame::pong(Payload::Owned(frame.payload.to_vec())));
                 Next::Go
             }
             OpCode::Pong => {
@@ -148,7 +150,7 @@ impl Reader {
                 Next::Go
             }
             OpCode::Close => {
-                let _ = self.control.try_send(Frame::close_raw(Payload::Owned(echoed_code(&frame.payload))));
+                let _ = self.control.send(Frame::close_raw(Payload::Owned(echoed_code(&frame.payload))));
                 Next::Stop
             }
         }
@@ -222,7 +224,7 @@ struct Writer<W> {
     hub: Hub,
     frames: WebSocketWrite<W>,
     connection: Connection,
-    control_frames: mpsc::Receiver<Frame<'static>>,
+    control_frames: Receiver<Frame<'static>>,
     heard: Arc<AtomicBool>,
 }
 
@@ -254,7 +256,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                     Some(message) => text_frame(&message),
                     None => return End::Abrupt,
                 },
-                Some(frame) = self.control_frames.recv() => frame,
+                Some(frame) = self.control_frames.next() => frame,
                 _ = clock.tick() => match self.heard.swap(false, Ordering::Relaxed) {
                     true => { silent_periods = 0; continue }
                     false if silent_periods == 0 => { silent_periods = 1; Frame::new(true, OpCode::Ping, None, Payload::Borrowed(b"")) }
