@@ -39,11 +39,10 @@ const UFRAG_CHARS: usize = 32;
 const PASSWORD_CHARS: usize = 32;
 
 /// One generation of short-term credentials. 32 characters each: 192 bits, over the 24 and 128 bits that RFC 8445
-/// asks for.
+/// asks for. The key that a password makes is 1.2 kB large, and made again for each check: a peer sends one every few seconds.
 pub struct Credentials {
     ufrag: String,
     password: String,
-    key: hmac::Key,
 }
 
 impl Credentials {
@@ -54,9 +53,8 @@ impl Credentials {
     pub fn from_random(random: &[u8; Credentials::RANDOM_BYTES]) -> Self {
         let text = |bytes: &[u8]| bytes.iter().map(|byte| ICE_CHARS[usize::from(byte & 63)] as char).collect();
         let ufrag = text(&random[..UFRAG_CHARS]);
-        let password: String = text(&random[UFRAG_CHARS..]);
-        let key = integrity_key(&password);
-        Credentials { ufrag, password, key }
+        let password = text(&random[UFRAG_CHARS..]);
+        Credentials { ufrag, password }
     }
 
     pub fn ufrag(&self) -> &str {
@@ -187,18 +185,18 @@ impl IceLite {
             return refuse_aloud(&message, out, IceRefusal::WrongCredentials, ErrorCode::Unauthenticated, None);
         };
         let key = self.key(generation);
-        if !message.verify_integrity(key) {
+        if !message.verify_integrity(&key) {
             return refuse_aloud(&message, out, IceRefusal::WrongCredentials, ErrorCode::Unauthenticated, None);
         }
         // From here on the peer is known to hold the password.
         if !message.unknown_attributes().is_empty() {
             let refusal = IceRefusal::UnknownAttribute;
-            return refuse_aloud(&message, out, refusal, ErrorCode::UnknownAttribute, Some(key));
+            return refuse_aloud(&message, out, refusal, ErrorCode::UnknownAttribute, Some(&key));
         }
         if let Some(Role::Controlled(_)) = message.role() {
-            return refuse_aloud(&message, out, IceRefusal::RoleConflict, ErrorCode::RoleConflict, Some(key));
+            return refuse_aloud(&message, out, IceRefusal::RoleConflict, ErrorCode::RoleConflict, Some(&key));
         }
-        let response = Writer::success(out, message.transaction(), source.remote).finish(Some(key));
+        let response = Writer::success(out, message.transaction(), source.remote).finish(Some(&key));
         let mut outcome = CheckOutcome { response_len: response.unwrap_or(0), ..CheckOutcome::default() };
         if generation == Generation::Current {
             outcome.retired_ufrag = self.retire_previous();
@@ -236,11 +234,12 @@ impl IceLite {
         self.previous.as_ref().filter(|previous| previous.ufrag == ufrag).map(|_| Generation::Previous)
     }
 
-    fn key(&self, generation: Generation) -> &hmac::Key {
-        match (&self.previous, generation) {
-            (Some(previous), Generation::Previous) => &previous.key,
-            _ => &self.credentials.key,
-        }
+    fn key(&self, generation: Generation) -> hmac::Key {
+        let credentials = match (&self.previous, generation) {
+            (Some(previous), Generation::Previous) => previous,
+            _ => &self.credentials,
+        };
+        integrity_key(&credentials.password)
     }
 
     fn retire_previous(&mut self) -> Option<String> {
