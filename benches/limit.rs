@@ -5,14 +5,15 @@
 //! no demux, no statistics, no layers, no feedback, no history. CPU time of the one thread per forwarded packet;
 //! repeats interleaved; ratio of medians.
 //!
-//! The product twice: *silent* receivers, and a *live* call with all that makes it an SFU. There the sender has three sizes
+//! Both twice: with *silent* receivers, and in a *live* call with all that makes an SFU. There the sender has three sizes
 //! and every receiver gets the largest, because its estimate allows it; receivers answer ([`live`]) through the kernel and the ring as in
 //! production, so that receiving, opening and understanding feedback, allocation, resends and reports are all charged to the
-//! packets forwarded meanwhile. A frame's time passes between two frames, and what comes due in it is done when it is due. The
-//! limit is not charged for any of that. Sound is left out: it would change the size of bursts, not the cost of feedback.
+//! packets forwarded meanwhile. A frame's time passes between two frames, and what comes due in it is done when it is due.
+//! The limit of the live call receives and opens as many datagrams of the same lengths from the same senders, understands none
+//! and answers none. Sound is left out: it would change the size of bursts, not the cost of feedback.
 //!
-//! `cargo bench --bench limit [-- --quick]`; its last lines are `without feedback, product/limit: R` and
-//! `product/limit: R`, live, for 49 consumers and bursts of 6.
+//! `cargo bench --bench limit [-- --quick]`; its last lines are for 49 consumers and bursts of 6: without feedback, live
+//! against the limit that receives nothing but the source, and `product/limit: R`, live against the live limit.
 
 #[allow(dead_code, reason = "each bench takes its part")]
 #[path = "support/call.rs"]
@@ -21,6 +22,7 @@ mod call;
 mod live;
 mod support;
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -44,15 +46,15 @@ fn main() {
     let (repeats, frames): (usize, usize) = if support::quick() { (3, 4) } else { (25, 40) };
     println!("CPU ns per forwarded packet, median (least) of {repeats} interleaved repeats of {frames} frames\n");
     println!(
-        "{:>9} {:>6} {:>16} {:>16} {:>8} {:>16} {:>8}",
-        "consumers", "burst", "limit", "silent", "ratio", "live", "ratio"
+        "{:>9} {:>6} {:>16} {:>16} {:>8} {:>16} {:>16} {:>8}",
+        "consumers", "burst", "limit", "silent", "ratio", "live limit", "live", "ratio"
     );
-    let mut headline = [f64::NAN; 2];
+    let mut headline = [f64::NAN; 3];
     for consumers in [10, 49, 500] {
         let mut rig = Rig::new(consumers);
         for burst in [1, 3, 6, 12] {
             let frames = (frames * 49).div_ceil(consumers).max(2);
-            let (mut limit, mut silent, mut live) = (Samples::default(), Samples::default(), Samples::default());
+            let [mut limit, mut silent, mut live, mut live_limit] = [(); 4].map(|_| Samples::default());
             let is_live = rig.warm_up(burst);
             for _ in 0..repeats {
                 limit.add(rig.run(burst, frames, Rig::forward_by_limit), (frames * burst * consumers) as u64);
@@ -62,16 +64,18 @@ fn main() {
                     let (time, forwarded) = rig.run_live(burst, frames, false);
                     assert_eq!(forwarded, (frames * burst * consumers) as u64, "every receiver gets the largest size");
                     live.add(time, forwarded);
+                    live_limit.add(rig.run_live_limit(burst), forwarded);
                 }
             }
-            let ratios = [&silent, &live].map(|samples| samples.median() / limit.median());
-            let [silent_ratio, live_ratio] = ratios;
+            let silent_ratio = silent.median() / limit.median();
+            let ratios = [silent_ratio, live.median() / limit.median(), live.median() / live_limit.median()];
             let none = || "-".to_owned();
-            let live = if is_live { live.show() } else { none() };
-            let shown_ratio = if is_live { format!("{live_ratio:.2}") } else { none() };
-            let (limit, silent) = (limit.show(), silent.show());
+            let shown = |samples: Samples| if is_live { samples.show() } else { none() };
+            let shown_ratio = if is_live { format!("{:.2}", ratios[2]) } else { none() };
+            let (limit, silent, live_limit, live) = (limit.show(), silent.show(), shown(live_limit), shown(live));
             println!(
-                "{consumers:>9} {burst:>6} {limit:>16} {silent:>16} {silent_ratio:>8.2} {live:>16} {shown_ratio:>8}"
+                "{consumers:>9} {burst:>6} {limit:>16} {silent:>16} {silent_ratio:>8.2} {live_limit:>16} {live:>16} \
+                 {shown_ratio:>8}"
             );
             if (consumers, burst) == (49, 6) {
                 headline = ratios;
@@ -80,7 +84,8 @@ fn main() {
         rig.say_what_was_live();
     }
     println!("\nwithout feedback, product/limit: {:.2}", headline[0]);
-    println!("product/limit: {:.2}", headline[1]);
+    println!("live, product/limit without its answers: {:.2}", headline[1]);
+    println!("product/limit: {:.2}", headline[2]);
 }
 
 struct Rig {
@@ -88,6 +93,8 @@ struct Rig {
     call: Call,
     live: Call,
     receivers: Vec<Receiver>,
+    /// What came with each frame of the last live run.
+    came: Vec<Came>,
     /// Frames of the live call so far, and its own time.
     frame: u64,
     now: Instant,
@@ -95,12 +102,22 @@ struct Rig {
     browser: UdpSocket,
     server: SocketAddr,
     sinks: Vec<UdpSocket>,
+    /// Seal the answers that the live limit gets.
+    far_ends: Vec<Outbound>,
+}
+
+/// What a server gets in one frame's time: which receivers answer with how many bytes, and packets of the source.
+struct Came {
+    answers: Vec<(usize, usize)>,
+    packets: usize,
 }
 
 /// Everything that the bound knows.
 struct Limit {
     inbound: Inbound,
     receivers: Vec<(Destination, Outbound, u64)>,
+    /// By port: what a receiver's answers are opened with.
+    answers: HashMap<u16, Inbound>,
     header: [u8; 28],
     plain: Vec<Vec<u8>>,
 }
@@ -123,16 +140,20 @@ impl Rig {
         let receivers = call.receivers.iter().zip(&addresses).map(|(keys, address)| {
             (Destination { address: *address, local: 0 }, Outbound::new(&keys.swapped()), 1 << 20)
         });
+        let ports = addresses.iter().map(SocketAddr::port);
         let limit = Limit {
             inbound: Inbound::new(&call.senders[0].keys.swapped()),
             receivers: receivers.collect(),
+            answers: ports.zip(&call.receivers).map(|(port, keys)| (port, Inbound::new(&keys.swapped()))).collect(),
             header: [0x90; 28],
-            plain: (0..16).map(|_| vec![0; DATAGRAM_BYTES]).collect(),
+            plain: (0..32).map(|_| vec![0; DATAGRAM_BYTES]).collect(),
         };
         let live = Call::new(&[(address(&browser), Medium::Simulcast)], &addresses);
         let far = live.receivers.iter().zip(&live.checks).enumerate();
         let receivers = far.map(|(at, (keys, check))| Receiver::new(at, keys, check)).collect();
-        Rig { ring, call, live, receivers, frame: 0, now: Instant::now(), limit, browser, server, sinks }
+        let (came, now) = (Vec::new(), Instant::now());
+        let far_ends = call.receivers.iter().map(Outbound::new).collect();
+        Rig { ring, call, live, receivers, came, far_ends, frame: 0, now, limit, browser, server, sinks }
     }
 
     /// The silent call's own time is the machine's, and the live one takes longer than consent lasts.
@@ -166,6 +187,7 @@ impl Rig {
     fn run_live(&mut self, burst: usize, frames: usize, is_key: bool) -> (Duration, u64) {
         let had: u64 = self.receivers.iter().map(|receiver| receiver.forwarded).sum();
         let mut spent = Duration::ZERO;
+        self.came.clear();
         for _ in 0..frames {
             let sent = self.send_live(burst, is_key);
             let before = clock::thread_cpu();
@@ -181,13 +203,14 @@ impl Rig {
 
     /// Everybody's datagrams of one frame's time; returns how many.
     fn send_live(&mut self, burst: usize, is_key: bool) -> usize {
-        let mut sent = 0;
-        for (receiver, sink) in self.receivers.iter_mut().zip(&self.sinks) {
+        let mut answers = Vec::new();
+        for (at, (receiver, sink)) in self.receivers.iter_mut().zip(&self.sinks).enumerate() {
             receiver.answers(self.frame, |datagram| {
                 sink.send_to(datagram, self.server).expect("sent");
-                sent += 1;
+                answers.push((at, datagram.len()));
             });
         }
+        let sent = answers.len();
         let sender = &mut self.live.senders[0];
         let mut datagrams = sender.picture([1, burst.div_ceil(3), burst], PAYLOAD, is_key);
         let layer = self.frame % 30;
@@ -211,7 +234,30 @@ impl Rig {
         for datagram in &datagrams {
             self.browser.send_to(datagram, self.server).expect("sent");
         }
+        self.came.push(Came { answers, packets: datagrams.len() });
         sent + datagrams.len()
+    }
+
+    /// The limit with as many datagrams as came in the last live run.
+    fn run_live_limit(&mut self, burst: usize) -> Duration {
+        let mut spent = Duration::ZERO;
+        for came in std::mem::take(&mut self.came) {
+            for (at, len) in &came.answers {
+                let mut answer = [0; DATAGRAM_BYTES];
+                answer[..2].copy_from_slice(&[0x80, 201]);
+                let plain = len - self.call.receivers[*at].profile().rtcp_overhead();
+                let len = self.far_ends[*at].seal_rtcp(&mut answer, plain).expect("room");
+                self.sinks[*at].send_to(&answer[..len], self.server).expect("sent");
+            }
+            for datagram in self.call.senders[0].frame(came.packets, PAYLOAD, false) {
+                self.browser.send_to(&datagram, self.server).expect("sent");
+            }
+            let before = clock::thread_cpu();
+            self.forward_by_limit_among(burst, came.packets + came.answers.len());
+            spent += clock::thread_cpu() - before;
+            self.drain(burst);
+        }
+        spent
     }
 
     fn forward_live(&mut self, sent: usize) {
@@ -307,11 +353,23 @@ impl Rig {
     }
 
     fn forward_by_limit(&mut self, burst: usize) {
-        let (mut lens, mut count) = ([0; 16], 0);
-        while count < burst {
+        self.forward_by_limit_among(burst, burst);
+    }
+
+    /// Opens `all` datagrams, and forwards the first `burst` of the source.
+    fn forward_by_limit_among(&mut self, burst: usize, all: usize) {
+        let (mut lens, mut count, mut answers) = ([0; 32], 0, 0);
+        while count + answers < all {
             self.ring.wait(Some(Duration::from_secs(1))).expect("datagrams");
             while let Some(mut datagrams) = self.ring.receive() {
+                let port = datagrams.source().port();
                 for bytes in datagrams.datagrams() {
+                    if bytes[1] == 201 {
+                        let inbound = self.limit.answers.get_mut(&port).expect("a receiver");
+                        inbound.open_rtcp(bytes).expect("authentic");
+                        answers += 1;
+                        continue;
+                    }
                     let header = RtpHeader::parse(bytes).expect("RTP");
                     let out = &mut self.limit.plain[count];
                     let len = self.limit.inbound.open_rtp(bytes, header.len(), out).expect("authentic");
