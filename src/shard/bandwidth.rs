@@ -20,12 +20,17 @@ use crate::shard::command::{Kind, Layers};
 use crate::shard::consumer::{Consumer, Rtx};
 use crate::shard::outbox::Outbox;
 use crate::shard::probator::Probator;
+use crate::shard::producer::Producer;
 use crate::shard::table::Key;
 use crate::shard::transport::{Keys, Transport};
 use crate::shard::{Sent, Shard};
 
 /// Between allocations when nothing happens: sources change their bitrates.
 const ALLOCATION_INTERVAL: Duration = Duration::from_millis(500);
+
+/// In a jam this part of the estimate is left free, so that a queue of 300 ms is gone within a second, and the first key
+/// frame is a small one.
+const DRAIN_SHARE: u64 = 3;
 
 /// Padding of one probe packet; RTP counts it in one byte.
 const PROBE_PADDING: usize = 240;
@@ -73,6 +78,7 @@ impl Shard {
         let Some(transport) = self.transports.at_mut(key) else { return };
         let Some(estimator) = transport.estimator.as_mut() else { return };
         estimator.poll(now);
+        transport.pacer.set_path(estimator.path());
         if estimator.padding(now).is_some() {
             self.probes.push(key);
         }
@@ -98,13 +104,19 @@ impl Shard {
             carried_bps: estimator.carried_bps(now),
             plausible_bps: estimator.plausible_bps(now),
             is_answered: estimator.is_answered(),
+            drain_bps: if estimator.is_jammed() { estimator.estimate_bps() / DRAIN_SHARE } else { 0 },
         });
+        let is_jammed = transport.estimator.as_ref().is_some_and(|estimator| estimator.is_jammed());
         let allocated = self.allocator.allocate(link, resent_bps, now, &mut demands);
+        let mut spare_bps = link.map_or(u64::MAX, |link| link.estimate_bps.saturating_sub(allocated.granted_bps));
         if let Some(estimator) = self.transports.at_mut(key).and_then(|transport| transport.estimator.as_mut()) {
             estimator.want(allocated.next_raise_bps, allocated.wanted_bps);
         }
         for (at, demand) in demands.iter().enumerate() {
             let Some(consumer) = self.transports.at(key).and_then(|t| t.consumers.get(at).copied()) else { break };
+            if is_jammed && !self.can_bridge(consumer, demand, &mut spare_bps) {
+                self.let_go(consumer);
+            }
             self.grant(now, consumer, demand);
         }
         self.demands = demands;
@@ -136,6 +148,32 @@ impl Shard {
             self.choose_layer(now, key);
             self.changed.push(key);
         }
+    }
+
+    /// Whether the path has room for what flows, at its fewest frames, until the key frame of the lower layer comes that the
+    /// consumer is granted; `spare_bps` is what the grants leave.
+    fn can_bridge(&self, key: Key<Consumer>, demand: &Demand, spare_bps: &mut u64) -> bool {
+        let Some(consumer) = self.consumers.at(key) else { return true };
+        let (Some(current), Some(granted)) = (consumer.selector.current(), demand.grant.layers) else { return true };
+        let is_nested = self.producers.at(consumer.producer).is_some_and(Producer::is_nested);
+        if current <= granted.spatial || is_nested {
+            return true;
+        }
+        let least_bps = demand.offer.bps(Layers { spatial: current, temporal: 0 });
+        let more_bps = least_bps.saturating_sub(demand.offer.bps(granted));
+        let fits = more_bps <= *spare_bps;
+        *spare_bps -= if fits { more_bps } else { 0 };
+        fits
+    }
+
+    /// What flows ends at once, with what waits of it and what would be sent again: it only stands in the way of what shall
+    /// flow instead.
+    fn let_go(&mut self, key: Key<Consumer>) {
+        if let Some(consumer) = self.consumers.at_mut(key) {
+            consumer.selector.stop();
+            self.changed.push(key);
+        }
+        self.forget_paced(key);
     }
 
     /// Sends the padding that probes want now.

@@ -11,6 +11,7 @@ use crate::limits::{PACED_PACKETS, PACED_PACKETS_PER_WORKER};
 use crate::media::history::{Packet, PacketNumber};
 use crate::shard::Shard;
 use crate::shard::command::Kind;
+use crate::shard::consumer::Consumer;
 use crate::shard::egress::{Egress, Outgoing};
 use crate::shard::outbox::Outbox;
 use crate::shard::table::Key;
@@ -89,6 +90,15 @@ impl Shard {
             self.arm(now, key);
         }
         self.pacing.due = due;
+    }
+
+    /// Nothing of what waits for a consumer leaves any more.
+    pub(super) fn forget_paced(&mut self, key: Key<Consumer>) {
+        let Some(consumer) = self.consumers.at(key) else { return };
+        let Some(transport) = self.transports.at_mut(consumer.transport) else { return };
+        let forgotten = transport.pacer.retain(|held| held.outgoing.consumer != key);
+        self.pacing.held -= forgotten;
+        self.discards.add(Discard::OtherLayer, forgotten as u64);
     }
 
     fn release(&mut self, now: Instant, key: Key<Transport>, everything: bool, outbox: &mut impl Outbox) {

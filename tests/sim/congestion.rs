@@ -61,14 +61,18 @@ fn a_link_that_shrinks_and_returns_is_followed_without_flapping() {
             changes.last().is_some_and(|(last, at)| *last == layer && *at < within)
         };
         assert!(soon(&before, 2, 3 * SECOND / 2) && before.len() <= 3, "{what}");
-        assert!(during.last().is_some_and(|(layer, at)| *layer < 2 && *at < 2 * SECOND) && during.len() <= 3, "{what}");
-        assert!(soon(&after, 2, 4 * SECOND) && after.len() <= 3, "{what}");
-        // The queue in front of the link fills in a tenth of a second and then loses four packets of five, until the
-        // key frame of a lower layer is through.
-        assert!(picture.longest_freeze(shrunk, calm) < 1200 * MS, "{what}");
+        // At once the least, and once the queue is gone what fits.
+        assert!(during.get(1).is_some_and(|(layer, at)| *layer == 0 && *at < 700 * MS), "{what}");
+        assert!(during.len() == 2 || (during.len() == 3 && during[2].0 == 1), "{what}");
+        // Probes that found nothing are six seconds apart.
+        assert!(soon(&after, 2, 7 * SECOND) && after.len() <= 3, "{what}");
+        // The queue in front of the link fills in a tenth of a second and then loses four packets of five; the key frame of a
+        // lower layer has to wait for what is in it.
+        assert!(picture.longest_freeze(shrunk, calm) < 300 * MS, "{what}");
         assert!(picture.longest_freeze(calm, returned) < 250 * MS, "{what}");
         assert!(picture.longest_freeze(wished + SECOND, shrunk) < 100 * MS, "{what}");
-        assert!(picture.longest_freeze(returned, call.now) < 100 * MS, "{what}");
+        // Every other frame of the middle layer, and the way.
+        assert!(picture.longest_freeze(returned, call.now) < 120 * MS, "{what}");
         // At least half of the frames: what 300 kbit/s carries of the middle layer.
         assert!(picture.shown_in(calm, returned) > 210, "{what}");
         picture.assert_continuous();
@@ -97,8 +101,8 @@ fn a_picture_moves_on_though_much_of_it_was_lost_and_resent_when_its_link_shrank
         let picture = call.viewer(viewer, ssrc);
         let (at_first, later) = (shrunk + 3 * SECOND, shrunk + 15 * SECOND);
         let (first, then) = (picture.longest_freeze(shrunk, at_first), picture.longest_freeze(at_first, later));
-        // The key frames of this camera are half a second of the link, and more of them is lost than arrives.
-        assert!(first < 5 * SECOND / 2, "seed {seed}: {first:?} while the link shrinks");
+        // The key frame of its least layer takes 150 ms of the link, and the queue before it 300.
+        assert!(first < 3 * SECOND / 4, "seed {seed}: {first:?} while the link shrinks");
         assert!(then < 3 * SECOND / 4, "seed {seed}: {then:?} later");
     }
 }
@@ -140,7 +144,7 @@ fn of_fifty_viewers_one_with_a_bad_link_suffers_alone() {
     picture.assert_continuous();
     assert!(picture.shown_in(from, to) > 120, "{} frames in ten seconds", picture.shown_in(from, to));
     let freeze = picture.longest_freeze(from, to);
-    assert!(freeze < 1300 * MS, "{freeze:?}");
+    assert!(freeze < 500 * MS, "{freeze:?}");
     let told: Vec<_> = call.events.iter().filter(|(at, _)| *at > from).collect();
     let changed = told.iter().filter_map(|(_, event)| match event {
         Event::ConsumerLayers { consumer, .. } => Some(*consumer),
@@ -222,8 +226,8 @@ fn a_lossy_link_that_shrinks_and_returns_freezes_for_little_longer_than_a_clean_
         );
         let what = format!("loss {loss}: {before:?}, falling {falling:?}, narrow {narrow:?}, wide again {after:?}");
         assert!(before.0 < 400 * MS && before.1 > 140, "{what}");
-        assert!(falling.0 < 2000 * MS, "{what}");
-        assert!(narrow.0 < 900 * MS && narrow.1 > 190, "{what}");
+        assert!(falling.0 < 400 * MS, "{what}");
+        assert!(narrow.0 < 400 * MS && narrow.1 > 350, "{what}");
         assert!(after.0 < 500 * MS && after.1 > 280, "{what}");
         assert!(after.2.last().is_some_and(|(layer, _)| *layer >= 1) && after.2.len() <= 5, "{what}");
         picture.assert_continuous();
@@ -307,12 +311,16 @@ fn a_queue_that_builds_up_draws_no_storm_of_resends() {
         let camera = call.publish(sender, camera);
         consumers.push(call.watch(viewer, camera).0);
     }
-    // At first nothing is known of the path, and both key frames leave at once: most of their packets find the queue full.
-    for most in [300, 60, 60] {
+    // At first nothing is known of the path, and both key frames leave at once: most of their packets find the queue full. Then
+    // it is known what the path carries, and they leave so slowly that its queue holds them.
+    for at_once in [true, false, false] {
         let (from, lost) = (resent(&mut call, &consumers), call.overflowed(viewer));
         call.run(5 * SECOND);
         let (resent, lost) = (resent(&mut call, &consumers) - from, call.overflowed(viewer) - lost);
-        assert!(lost > 20 && resent > 20 && resent <= most, "{resent} resent, {lost} lost");
+        match at_once {
+            true => assert!(lost > 20 && (20..=100).contains(&resent), "{resent} resent, {lost} lost"),
+            false => assert_eq!((resent, lost), (0, 0)),
+        }
         for consumer in consumers.clone() {
             call.command(|token| Command::RequestKeyFrame { token, consumer }).unwrap();
         }

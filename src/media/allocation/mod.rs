@@ -94,12 +94,20 @@ pub struct Downlink {
     /// Its receiver tells how packets arrive (transport-cc), so that a probe finds out in a moment whether there is room.
     /// Where it does not, or has not yet, a picture that begins is what finds out.
     pub is_answered: bool,
+    /// What of the estimate is to drain a queue in front of the path, where that became narrower. No first layer is refused for it.
+    pub drain_bps: u64,
 }
 
 impl From<u64> for Downlink {
     /// An estimate that nothing else is known beside.
     fn from(estimate_bps: u64) -> Downlink {
-        Downlink { estimate_bps, carried_bps: estimate_bps, plausible_bps: estimate_bps, is_answered: true }
+        Downlink {
+            estimate_bps,
+            carried_bps: estimate_bps,
+            plausible_bps: estimate_bps,
+            is_answered: true,
+            drain_bps: 0,
+        }
     }
 }
 
@@ -327,10 +335,13 @@ impl Demand {
         };
         let total = budget.used - self.given.and_then(|given| self.steps.bps(given)).unwrap_or(0) + cost;
         let kept = self.next_is_kept();
-        let needed = if kept { total } else { with_headroom(total) };
+        let drain_bps = budget.link.filter(|_| next > 0).map_or(0, |link| link.drain_bps);
+        let needed = drain_bps + if kept { total } else { with_headroom(total) };
         let patient = kept || budget.link.is_none() || budget.recent.has_waited(1, now);
         let over = !budget.fits(needed);
-        let excused = kept && over && self.has_grace(now) && budget.fits(needed * 100 / (100 + GRACE_PERCENT));
+        // In a jam there is no time for grace.
+        let may_excuse = kept && over && drain_bps == 0 && self.has_grace(now);
+        let excused = may_excuse && budget.fits(needed * 100 / (100 + GRACE_PERCENT));
         if patient && (!over || excused) {
             self.over |= over;
             (self.given, budget.used) = (Some(next), total);

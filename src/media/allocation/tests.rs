@@ -126,6 +126,18 @@ fn resends_that_overflow_a_link_take_no_picture_away() {
 }
 
 #[test]
+fn while_a_queue_drains_the_rest_is_shared_out_without_grace_and_a_first_layer_is_not_refused() {
+    for (kbps, drain_kbps, expected) in
+        [(260, 0, layers(0, 2)), (140, 0, layers(0, 2)), (140, 60, layers(0, 0)), (80, 40, layers(0, 0))]
+    {
+        let mut link = Link::new(vec![camera(1)]);
+        link.at(2_000);
+        link.on(Downlink { drain_bps: drain_kbps * 1000, ..Downlink::from(kbps * 1000) });
+        assert_eq!(link.granted()[0], expected, "{kbps} kbit/s, of which {drain_kbps} drain");
+    }
+}
+
+#[test]
 fn a_picture_that_bandwidth_took_away_is_back_a_second_after_there_is_room() {
     let mut link = Link::new(vec![camera(1)]);
     link.at(400);

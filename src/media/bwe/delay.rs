@@ -5,6 +5,8 @@
 //! sending interval is how much the queue grew. These differences are summed, smoothed, and a line is fitted
 //! through the last twenty sums; its slope is held against a threshold that adapts to the path's own jitter.
 
+use crate::limits::DATAGRAM_BYTES;
+
 /// Packets sent within this are one group; a tick's GSO run is one.
 const GROUP_US: u64 = 5_000;
 /// A batch released by a radio or a busy receiver: arrivals this close to the last belong to its group if they
@@ -92,8 +94,9 @@ struct Standing {
     look_until_us: u64,
     last_height_us: i64,
     in_vain: u8,
-    /// What the first packet of the newest group found.
+    /// What the first packet of the newest group found, and the newest packet.
     height_us: i64,
+    newest_us: i64,
 }
 
 impl Standing {
@@ -107,6 +110,7 @@ impl Standing {
         let lowest = |held: Option<i64>| Some(held.map_or(delay_us, |held| held.min(delay_us)));
         self.base_us[0] = lowest(self.base_us[0]);
         self.least_us = lowest(self.least_us);
+        self.newest_us = self.height_of(sent_us, arrival_us);
         if sent_us < self.look_until_us {
             return false;
         }
@@ -116,8 +120,12 @@ impl Standing {
 
     /// A group begins with this packet.
     fn group(&mut self, sent_us: u64, arrival_us: u64) {
+        self.height_us = self.height_of(sent_us, arrival_us);
+    }
+
+    fn height_of(&self, sent_us: u64, arrival_us: u64) -> i64 {
         let base_us = self.base_us.iter().flatten().min().copied().unwrap_or(0);
-        self.height_us = arrival_us as i64 - sent_us as i64 - base_us;
+        arrival_us as i64 - sent_us as i64 - base_us
     }
 
     fn look(&mut self) -> bool {
@@ -138,6 +146,11 @@ impl Standing {
         }
         true
     }
+}
+
+/// A packet's own time on a path that carries so much: on a narrow one more than a queue that is none.
+fn packet_us(bps: u64) -> i64 {
+    (DATAGRAM_BYTES as u64 * 8_000_000 / bps.max(1)) as i64
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,14 +186,14 @@ impl DelayTrend {
         }
     }
 
-    /// What the packets since the last call say.
-    pub(super) fn usage(&mut self) -> Usage {
+    /// What the packets since the last call say, on a path that carries about `bps`.
+    pub(super) fn usage(&mut self, bps: u64) -> Usage {
         if std::mem::take(&mut self.stands) {
             return Usage::Over;
         }
         match self.usage {
             // A key frame's queue that is gone when its trend becomes known asks for no step, only for calm.
-            Usage::Over if self.standing.height_us < DRAINED_US => Usage::Under,
+            Usage::Over if self.standing.height_us < DRAINED_US.max(packet_us(bps)) => Usage::Under,
             usage => usage,
         }
     }
@@ -188,6 +201,11 @@ impl DelayTrend {
     /// A queue that a key frame can make; a longer one means that the path itself became slower.
     pub(super) fn queue_is_short(&self) -> bool {
         self.standing.height_us < SHORT_US
+    }
+
+    /// How long the newest packet stood in the queue.
+    pub(super) fn newest_height_us(&self) -> i64 {
+        self.standing.newest_us
     }
 
     /// One packet that arrived, in the order of sending; `now_us` is when the feedback came.
@@ -312,6 +330,8 @@ impl Group {
 mod tests {
     use super::*;
 
+    const BPS: u64 = 2_000_000;
+
     /// Sends a group each 20 ms through a delay and returns the usages seen.
     fn usages(delay_ms: impl Fn(u64) -> f64, groups: u64) -> Vec<Usage> {
         let mut trend = DelayTrend::new();
@@ -320,7 +340,7 @@ mod tests {
             let sent_us = n * 20_000;
             let arrival_us = sent_us + ((50.0 + delay_ms(n)) * 1000.0) as u64;
             trend.packet(sent_us, arrival_us, sent_us + 100_000);
-            seen.push(trend.usage());
+            seen.push(trend.usage(BPS));
         }
         seen
     }
@@ -361,7 +381,7 @@ mod tests {
         for n in 0..1000u64 {
             trend.packet(n * 20_000, u64::MAX / 2 - n * 1_000_000, n * 20_000);
         }
-        assert_eq!(trend.usage(), Usage::Normal);
+        assert_eq!(trend.usage(BPS), Usage::Normal);
     }
 
     #[test]

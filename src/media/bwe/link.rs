@@ -172,6 +172,7 @@ impl Simulation {
                 carried_bps: self.estimator.carried_bps(now),
                 plausible_bps: self.estimator.plausible_bps(now),
                 is_answered: self.estimator.is_answered(),
+                drain_bps: 0,
             };
             let allocated = layered.allocator.allocate(Some(link), 0, now, &mut layered.demands);
             self.estimator.want(allocated.next_raise_bps, allocated.wanted_bps);

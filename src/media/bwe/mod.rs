@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
+use crate::media::pacer::Path;
 use crate::media::report::RateMeter;
 use crate::packet::rtcp::TransportCc;
 use crate::packet::seq::{ReferenceTimeUnwrapper, SeqNo};
@@ -20,6 +21,7 @@ mod probe;
 mod rate;
 mod sent;
 mod throughput;
+mod trickle;
 
 #[cfg(test)]
 mod link;
@@ -34,6 +36,7 @@ use rate::{DelayRate, Moment};
 pub use sent::Fate;
 use sent::SentRing;
 use throughput::{Bursts, Throughput};
+use trickle::{Lasting, Trickle};
 
 /// Before anything is known: two small cameras and audio. The first probe tries three times that at once.
 const START_BPS: u64 = 600_000;
@@ -48,6 +51,14 @@ const FEEDBACK_MISSING_FACTOR: f64 = 0.8;
 
 /// Without any media for so long, what was lost of the last of it is forgotten.
 const MEDIA_GONE_US: u64 = 2_000_000;
+
+/// A jam begins when the estimate falls below this share of what is sent all the time. Down to there it is enough to leave out
+/// frames, which needs no key frame.
+const JAM_PERCENT: u64 = 60;
+
+/// A jam ends when packets wait for less than this, or is none after so long: what stands in the queue is others'.
+const JAM_ENDS_US: i64 = 50_000;
+const JAM_LONGEST_US: u64 = 3_000_000;
 
 /// A change of the estimate smaller than this share is not worth a new allocation.
 const NOTEWORTHY_PERCENT: u64 = 5;
@@ -79,6 +90,8 @@ pub struct Estimator {
     references: ReferenceTimeUnwrapper,
     throughput: Throughput,
     bursts: Bursts,
+    lasting: Lasting,
+    trickle: Trickle,
     delay: DelayTrend,
     rate: DelayRate,
     loss: LossLimit,
@@ -103,6 +116,8 @@ pub struct Estimator {
     unanswered_us: Option<u64>,
     last_overuse_us: Option<u64>,
     lowered_for_silence_us: Option<u64>,
+    /// Since when the queue is full of what the path no longer carries.
+    jammed_us: Option<u64>,
     polled_us: u64,
     estimate_bps: u64,
     told_bps: u64,
@@ -116,6 +131,8 @@ impl Estimator {
             references: ReferenceTimeUnwrapper::default(),
             throughput: Throughput::default(),
             bursts: Bursts::default(),
+            lasting: Lasting::default(),
+            trickle: Trickle::default(),
             delay: DelayTrend::new(),
             rate: DelayRate::new(START_BPS, 0),
             loss: LossLimit::default(),
@@ -135,6 +152,7 @@ impl Estimator {
             unanswered_us: None,
             last_overuse_us: None,
             lowered_for_silence_us: None,
+            jammed_us: None,
             polled_us: 0,
             estimate_bps: START_BPS,
             told_bps: START_BPS,
@@ -207,6 +225,8 @@ impl Estimator {
             self.bursts.add(packet.sent_us, arrival_us, packet.bytes);
             if packet.probe == 0 {
                 self.delay.packet(packet.sent_us, arrival_us, now_us);
+                let height_us = self.delay.newest_height_us();
+                self.trickle.packet(packet.sent_us, arrival_us, packet.bytes, height_us);
             } else {
                 self.prober.arrived(&packet, arrival_us);
             }
@@ -228,8 +248,10 @@ impl Estimator {
     }
 
     fn adjust(&mut self, now: Instant, now_us: u64) {
-        let usage = self.delay.usage();
-        if usage == Usage::Over {
+        let usage = self.delay.usage(self.estimate_bps);
+        let lasting_bps = self.lasting.update(self.leaving.bitrate_bps(now), now_us);
+        let trickle_bps = self.trickle.bps(lasting_bps);
+        if usage == Usage::Over || trickle_bps.is_some() {
             self.last_overuse_us = Some(now_us);
         }
         let delivered_bps = self.delivered_bps(now);
@@ -239,9 +261,17 @@ impl Estimator {
         let bounded = self.loss.bps().is_some();
         let moment = Moment { usage, delivered_bps, burst_bps, rtt_us: self.rtt_us, limited, bounded, now_us };
         let before = self.rate.bps();
-        if self.rate.update(&moment) && self.rate.bps() < before * 2 / 3 {
+        let lowered = match trickle_bps {
+            Some(bps) => self.rate.fall(bps, now_us),
+            None => self.rate.update(&moment),
+        };
+        if lowered && self.rate.bps() < before * 2 / 3 {
             self.prober.path_changed(now_us);
         }
+        if lowered && self.rate.bps() * 100 < lasting_bps * JAM_PERCENT {
+            self.jammed_us = Some(now_us);
+        }
+        self.end_jam(now_us);
         if let Some(answer) = self.prober.answer() {
             let before = self.estimate_bps;
             // Only upwards: a probe that found less found the queue that it made itself.
@@ -252,6 +282,11 @@ impl Estimator {
         }
         self.loss.update(self.rate.bps(), delivered_bps, now_us);
         self.combine();
+    }
+
+    fn end_jam(&mut self, now_us: u64) {
+        let stands = self.delay.newest_height_us() >= JAM_ENDS_US;
+        self.jammed_us = self.jammed_us.filter(|at| stands && now_us.saturating_sub(*at) < JAM_LONGEST_US);
     }
 
     /// What arrives per second, at most what leaves: a receiver may lie about its clock.
@@ -325,6 +360,7 @@ impl Estimator {
             self.combine();
         }
         self.notice_missing_feedback(now_us);
+        self.end_jam(now_us);
         // Where nothing that could be answered leaves, only a probe can tell.
         let has_lasted = |at: u64| now_us.saturating_sub(at) >= FEEDBACK_MISSING_US;
         let is_quiet = self.last_numbered_us.is_none_or(has_lasted);
@@ -417,6 +453,21 @@ impl Estimator {
         }
         self.told_bps = self.estimate_bps;
         Some(self.estimate_bps)
+    }
+
+    /// The path carries much less than it did, and the queue in front of it is full of what it no longer carries: that has to
+    /// drain before anything else comes through.
+    pub fn is_jammed(&self) -> bool {
+        self.jammed_us.is_some()
+    }
+
+    /// What is known of the path besides.
+    pub fn path(&self) -> Path {
+        match (self.is_jammed(), self.rate.is_capacity_known()) {
+            (true, _) => Path::Jammed,
+            (false, true) => Path::Narrow,
+            (false, false) => Path::Open,
+        }
     }
 
     /// Smoothed by nothing; from receiver reports where there are any.

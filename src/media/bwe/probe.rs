@@ -187,6 +187,8 @@ impl Prober {
 
     /// The path changed for the worse: what was learnt of it before counts no more.
     pub(super) fn path_changed(&mut self, now_us: u64) {
+        // Neither is it a path of which nothing is known.
+        self.first = FIRST_FACTORS.len() as u8;
         self.pause_us = PAUSE_US;
         self.next_us = self.next_us.min(now_us + PAUSE_US).max(now_us + CALM_US);
     }

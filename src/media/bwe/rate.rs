@@ -69,6 +69,11 @@ impl DelayRate {
         self.bps as u64
     }
 
+    /// Whether more made a queue, and nothing more has come through since.
+    pub(super) fn is_capacity_known(&self) -> bool {
+        self.capacity.known().is_some()
+    }
+
     /// A probe measured this much.
     pub(super) fn set(&mut self, bps: u64, now_us: u64) {
         self.bps = (bps as f64).clamp(ESTIMATE_MIN_BPS as f64, ESTIMATE_MAX_BPS as f64);
@@ -100,6 +105,17 @@ impl DelayRate {
             self.changed_us = moment.now_us;
         }
         self.bps = self.bps.clamp(ESTIMATE_MIN_BPS as f64, ESTIMATE_MAX_BPS as f64);
+        lowered
+    }
+
+    /// The path is known to carry this much, and far less than is sent. Returns whether that lowers the estimate.
+    pub(super) fn fall(&mut self, bps: u64, now_us: u64) -> bool {
+        let lower = (BACKOFF * bps as f64).max(ESTIMATE_MIN_BPS as f64);
+        let lowered = lower < self.bps;
+        self.bps = self.bps.min(lower);
+        self.phase = Phase::Hold;
+        (self.changed_us, self.lowered_us) = (now_us, Some(now_us));
+        self.capacity.reached(bps as f64);
         lowered
     }
 

@@ -84,6 +84,31 @@ fn a_path_that_shrinks_is_followed_within_a_second_and_its_return_within_ten() {
 }
 
 #[test]
+fn a_path_that_carries_far_less_than_is_sent_is_jammed_within_half_a_second_until_its_queue_has_drained() {
+    let mut s = Simulation::new(dropping(), Sender::Elastic(1_500_000));
+    for _ in 0..20_000 {
+        assert!(!s.run(1).estimator.is_jammed(), "after {} ms", s.ms);
+    }
+    let jammed_ms = (0..2_000).find(|_| s.run(1).estimator.is_jammed());
+    assert!(jammed_ms.is_some_and(|ms| ms < 500), "after {jammed_ms:?} ms");
+    assert!(s.estimator.is_jammed() && s.estimator.estimate_bps() < NARROW, "{}", s.estimator.estimate_bps());
+    s.run(3_000);
+    assert!(!s.estimator.is_jammed());
+    assert!(*s.queue_ms.last().unwrap() < 100, "{:?}", s.queue_ms);
+}
+
+#[test]
+fn a_path_that_carries_more_than_half_of_what_is_sent_is_not_jammed() {
+    let capacity = |ms| if ms > 20_000 { 1_100_000 } else { WIDE };
+    let mut s =
+        Simulation::new(Path { capacity_bps: Box::new(capacity), ..Path::steady(0) }, Sender::Elastic(1_400_000));
+    for _ in 0..25_000 {
+        assert!(!s.run(1).estimator.is_jammed(), "after {} ms", s.ms);
+    }
+    assert!(s.estimator.estimate_bps() < 1_150_000);
+}
+
+#[test]
 fn loss_without_congestion_does_not_strangle() {
     for (percent, least) in [(1, 1_600_000), (2, 1_600_000), (5, 1_500_000), (10, 900_000)] {
         let s = run(Path { loss: percent as f64 / 100.0, ..Path::steady(WIDE) }, Sender::Elastic(5_000_000), 120);
