@@ -82,6 +82,23 @@ test('asking for fewer pictures per second costs no key frame', async () => {
   assert.equal(few.keyFrames + again.keyFrames, 0, 'temporal layers need no key frame');
 });
 
+test('a receiver that takes no resends is probed on its client library\'s own stream', { skip: isMediasoup && 'it probes all that way' }, async () => {
+  tabs.bare = await enter('bare', undefined, { withoutRtx: true });
+  await shows('bare', 960);
+  const mimeTypes = await tabs.bare.evaluate(() => participant.find('sender', 'camera').consumer.rtpParameters.codecs.map(({ mimeType }) => mimeType));
+  assert.ok(!mimeTypes.some((type) => type.endsWith('/rtx')), `${mimeTypes}`);
+  // The estimate begins at 600 kbit/s, below what the large picture takes; what answers the probes raises it.
+  const isProbed = async () => (await participant.probator())?.packetsReceived >= 5;
+  await tabs.bare.until('packets of the probator', isProbed, { timeout_ms: LAYER_WITHIN_MS });
+  const isFound = async () => (await participant.availableToReceive_bps()) > 1_200_000;
+  await tabs.bare.until('an estimate of twice the first', isFound, { timeout_ms: LAYER_WITHIN_MS });
+  const { framesReceived, mid } = await tabs.bare.evaluate(() => participant.probator());
+  assert.deepEqual({ framesReceived, mid }, { framesReceived: 0, mid: 'probator' }, 'no decoder sees it');
+  const others = await tabs.near.evaluate(async () => (await participant.probator())?.packetsReceived ?? 0);
+  assert.equal(others, 0, 'who takes resends is probed there');
+  await tabs.bare.close();
+});
+
 describe('a receiver whose link becomes narrow', () => {
   test('gets a smaller picture that moves on, and nobody else notices', async () => {
     await watchFreezes('far');
@@ -104,10 +121,10 @@ describe('a receiver whose link becomes narrow', () => {
 
 // ---- helpers
 
-async function enter(name, mediaPort) {
+async function enter(name, mediaPort, settings = {}) {
   const tab = await browser.newPage({ viewport: { width: 640, height: 400 } });
   await tab.goto(pages.url('protoo'));
-  await tab.evaluate((settings) => join(settings), { url: server.url, roomId: 'simulcast', name, mediaPort });
+  await tab.evaluate((settings) => join(settings), { url: server.url, roomId: 'simulcast', name, mediaPort, ...settings });
   return tab;
 }
 

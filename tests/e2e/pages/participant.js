@@ -22,11 +22,12 @@ export class Participant {
 
   /**
    * `connect(url, roomId, onNotification)` resolves to `{ request(method, data), close() }`. With `mediaPort` the media
-   * goes there instead of to the announced port: a relay stands in between.
+   * goes there instead of to the announced port: a relay stands in between. `withoutRtx`: takes no retransmission streams.
    */
-  async join(connect, { url, roomId, name, mediaPort }) {
+  async join(connect, { url, roomId, name, mediaPort, withoutRtx = false }) {
     this.name = name;
     this.mediaPort = mediaPort;
+    this.withoutRtx = withoutRtx;
     this.#signaling = await connect(url, roomId, (method, data) => this.#notified(method, data));
     const { rtpCapabilities } = await this.request('get-rtp-capabilities', {});
     await this.#device.load({ routerRtpCapabilities: rtpCapabilities });
@@ -129,6 +130,18 @@ export class Participant {
     return [...report.values()].find(({ type }) => type === 'inbound-rtp') ?? null;
   }
 
+  /** What the browser counts of the stream that the client library listens to for padding, or null while none came. */
+  async probator() {
+    const report = await this.receive.getStats();
+    return [...report.values()].find(({ type, ssrc }) => type === 'inbound-rtp' && ssrc === 1234) ?? null;
+  }
+
+  /** What the server says that it may send here, in bits per second. */
+  async availableToReceive_bps() {
+    const { stats } = await this.request('get-stats', { transportId: this.receive.id });
+    return stats[0].availableOutgoingBitrateBps ?? 0;
+  }
+
   /** The MIME type of what is decoded of one stream. */
   async decodedCodec(owner, source) {
     const report = await this.find(owner, source).consumer.getStats();
@@ -197,7 +210,7 @@ export class Participant {
     const answer = await this.request('consume', {
       transportId: this.receive.id,
       producerId,
-      rtpCapabilities: this.#device.recvRtpCapabilities,
+      rtpCapabilities: this.#receivable(),
     });
     const consumer = await this.receive.consume(answer);
     const { source, owner } = answer.appData;
@@ -210,6 +223,12 @@ export class Participant {
     this.incoming.set(producerId, stream);
     stream.resumed_ms = performance.now();
     await this.request('resume-consumer', { consumerId: answer.id });
+  }
+
+  #receivable() {
+    const { codecs, ...rest } = this.#device.recvRtpCapabilities;
+    const isWanted = ({ mimeType }) => !(this.withoutRtx && mimeType.toLowerCase().endsWith('/rtx'));
+    return { ...rest, codecs: codecs.filter(isWanted) };
   }
 
   #forget(matches) {
