@@ -11,6 +11,7 @@ use crate::discard::Discard;
 use crate::limits::{DATAGRAM_BYTES, HEADER_BYTES, RESENDS_PER_TICK, RESENDS_REMEMBERED, RESENDS_WAITING};
 use crate::media::header::Departure;
 use crate::media::history::Packet;
+use crate::media::pacer::Path;
 use crate::media::rewriter::Rewrite;
 use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
@@ -93,8 +94,9 @@ impl Shard {
         let transport = self.transports.at_mut(consumer.transport).ok_or(Discard::NotConnected)?;
         let rtt = consumer.transmission.rtt().or(transport.rtt).unwrap_or(ASSUMED_RTT);
         let estimate = transport.estimator.as_ref().and_then(|estimator| estimator.measured_bps());
+        let path = transport.estimator.as_ref().map_or(Path::Open, |estimator| estimator.path());
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
-        if !transport.resent.has_room(estimate, now) || !rtx.may_resend(sequence, now, rtt) {
+        if !transport.resent.has_room(estimate, path, now) || !rtx.may_resend(sequence, now, rtt) {
             return Err(Discard::ResendRefused);
         }
         let destination = transport.destination.ok_or(Discard::NotConnected)?;

@@ -8,7 +8,7 @@ use crate::ids::{PeerId, Ssrc, TransportId};
 use crate::limits::{DATAGRAM_BYTES, REFERENCE_TIMES, STREAMS_PER_TRANSPORT};
 use crate::media::allocation::RESENT_PERCENT;
 use crate::media::bwe::Estimator;
-use crate::media::pacer::Pacer;
+use crate::media::pacer::{Pacer, Path};
 use crate::media::report::{Echo, RateMeter, round_trip};
 use crate::media::transport_cc::ArrivalRecord;
 use crate::packet::rtcp::DlrrReport;
@@ -121,19 +121,23 @@ const RESENT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Resends that may leave at once: what they may take in so long, and some packets however narrow the path is.
 const RESENT_BURST_MS: u64 = 250;
+/// The same where no queue has shown what the path carries: then a burst of loss is a radio's, and all of it is to leave again
+/// before its receiver gives up asking.
+const RESENT_OPEN_BURST_MS: u64 = 500;
 const RESENT_BURST_BYTES: u64 = 8 * 1_250;
 
 impl Resent {
     /// Whether another may leave on a path that carries so much. Beyond their share resends do not repair a narrow link, they
     /// fill it: what they push out of its queue is asked for as well, and so on. What is refused is asked for again.
-    pub fn has_room(&mut self, estimate_bps: Option<u64>, now: Instant) -> bool {
+    pub fn has_room(&mut self, estimate_bps: Option<u64>, path: Path, now: Instant) -> bool {
         let Some(estimate_bps) = estimate_bps else { return true };
+        let burst_ms = if path == Path::Open { RESENT_OPEN_BURST_MS } else { RESENT_BURST_MS };
         let bytes_in = |ms: u64| estimate_bps * RESENT_PERCENT / 100 / 8 * ms / 1000;
         let elapsed = self.room_at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         // Parts of a millisecond are not lost.
         self.room_at = Some(now - Duration::from_nanos(u64::from(elapsed.subsec_nanos()) % 1_000_000));
         self.taken_bytes = self.taken_bytes.saturating_sub(bytes_in(elapsed.as_millis().min(10_000) as u64));
-        let burst = RESENT_BURST_BYTES.max(bytes_in(RESENT_BURST_MS));
+        let burst = RESENT_BURST_BYTES.max(bytes_in(burst_ms));
         // The path may have become narrower; the last may have been more than there was room for.
         self.taken_bytes = self.taken_bytes.min(burst + DATAGRAM_BYTES as u64);
         self.taken_bytes < burst
@@ -231,7 +235,7 @@ mod tests {
             let mut left = 0;
             for n in 0..ms * 4 {
                 let now = start + Duration::from_micros(250) * n;
-                if resent.has_room(estimate_bps, now) {
+                if resent.has_room(estimate_bps, Path::Narrow, now) {
                     resent.count(1_000, now);
                     left += 1;
                 }

@@ -125,7 +125,7 @@ fn loss_takes_neither_the_best_layer_nor_the_sound() {
 
 #[test]
 fn bursts_of_loss_are_repaired_too() {
-    for (loss, burst_ms, shown, freeze_ms) in [(0.02, 20, 0.98, 500), (0.05, 50, 0.97, 900), (0.10, 100, 0.90, 1600)] {
+    for (loss, burst_ms, shown, freeze_ms) in [(0.02, 20, 0.98, 500), (0.05, 50, 0.97, 900), (0.10, 100, 0.90, 1500)] {
         for seed in 11..=13 {
             let seen = watch(seed, Link { loss, burst: burst_ms * MS, ..Link::default() });
             assert!(seen.shown >= shown, "bursts of {burst_ms} ms, seed {seed}: {seen:?}");
