@@ -142,8 +142,8 @@ impl NackList {
 
     /// Yields every packet that is to be asked for at `now`, oldest first, and counts the attempt. `rtt`
     /// is the path's round-trip time where one is known; else what answers took is taken for it. Retries are that
-    /// far apart.
-    pub fn due(&mut self, now: Instant, rtt: Option<Duration>, mut ask: impl FnMut(u16)) {
+    /// far apart. Where `ask` has no room (`false`) the packet stays due, and no attempt is counted.
+    pub fn due(&mut self, now: Instant, rtt: Option<Duration>, mut ask: impl FnMut(u16) -> bool) {
         if self.missing.is_empty() {
             return;
         }
@@ -162,13 +162,14 @@ impl NackList {
                     given_up = true;
                     return false;
                 }
-                if m.tries == 0 {
-                    m.asked_ms = now_ms;
+                if ask(m.sequence as u16) {
+                    if m.tries == 0 {
+                        m.asked_ms = now_ms;
+                    }
+                    m.tries += 1;
+                    m.due_ms = now_ms + retry_ms;
+                    asked += 1;
                 }
-                m.tries += 1;
-                m.due_ms = now_ms + retry_ms;
-                asked += 1;
-                ask(m.sequence as u16);
             }
             next_ms = next_ms.min(m.due_ms);
             true
@@ -234,7 +235,10 @@ mod tests {
 
         fn asked(&mut self, at_ms: u32, rtt_ms: Option<u32>) -> Vec<u16> {
             let mut asked = Vec::new();
-            self.list.due(self.start + MS * at_ms, rtt_ms.map(|ms| MS * ms), |sequence| asked.push(sequence));
+            self.list.due(self.start + MS * at_ms, rtt_ms.map(|ms| MS * ms), |sequence| {
+                asked.push(sequence);
+                true
+            });
             asked
         }
     }
@@ -261,6 +265,25 @@ mod tests {
         stream.list.receive(0x1_ffff, stream.start + 80 * MS, true);
         assert_eq!(stream.asked(135, Some(50)), [0xfffe, 0]);
         assert_eq!((stream.list.requests(), stream.list.packets_asked()), (3, 8));
+    }
+
+    #[test]
+    fn what_found_no_room_is_asked_for_next_and_as_often_as_the_rest() {
+        let mut stream = Stream::new();
+        stream.receive(0, 1);
+        stream.receive(0, 6);
+        let now = stream.start + 10 * MS;
+        let mut first = Vec::new();
+        stream.list.due(now, None, |sequence| {
+            let has_room = first.len() < 2;
+            first.extend(has_room.then_some(sequence));
+            has_room
+        });
+        assert_eq!(first, [2, 3]);
+        assert!(stream.list.next_deadline().is_some_and(|at| at <= now), "the rest waits for no round");
+        assert_eq!(stream.asked(10, None), [4, 5]);
+        assert_eq!(stream.list.packets_asked(), 4);
+        assert_eq!(stream.asked(120, None), [2, 3, 4, 5]);
     }
 
     #[test]

@@ -17,6 +17,10 @@ use crate::shard::transport::{Stream, Transport};
 /// How often the layers of a simulcast source are looked at.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A NACK takes so much for each stream, and so much at most for each packet (RFC 4585 section 6.2.1).
+const NACK_HEADER_BYTES: usize = 12;
+const NACK_ENTRY_BYTES: usize = 4;
+
 /// The SSRC that Ringside's own feedback and receiver reports come from. Browsers look at the media SSRC only.
 pub const REPORTER: Ssrc = Ssrc(1);
 
@@ -123,11 +127,13 @@ impl Shard {
         let layer = &mut producer.layers[layer];
         let Some(ssrc) = layer.ssrc.filter(|_| may_nack) else { return };
         if layer.nack.next_deadline().is_some_and(|at| at <= now) {
-            // What has no room is asked for in the next round.
+            // What has no room is asked for in another datagram at once.
+            let streams = 1 + missing.chunk_by(|(ssrc, _), (next, _)| ssrc == next).count();
+            let room = NACKS_PER_MESSAGE.min((RTCP_BYTES - NACK_HEADER_BYTES * streams.min(64)) / NACK_ENTRY_BYTES);
             layer.nack.due(now, rtt, |sequence| {
-                if missing.len() < NACKS_PER_MESSAGE {
-                    missing.push((ssrc, SeqNo(sequence)));
-                }
+                let has_room = missing.len() < room;
+                missing.extend(has_room.then_some((ssrc, SeqNo(sequence))));
+                has_room
             });
             if layer.nack.take_key_frame_request() && is_video && !layer.consumers.is_empty() {
                 layer.key_frames.ask();

@@ -356,6 +356,8 @@ impl Estimator {
         if self.last_media_us.is_some_and(|at| now_us.saturating_sub(at) >= MEDIA_GONE_US) && self.loss.bps().is_some()
         {
             // What was lost of media that flows no more says nothing of what could; a probe's few packets do not either.
+            // Neither proves more than was known: a probe has to.
+            self.rate.set(self.estimate_bps.min(self.rate.bps()), now_us);
             self.loss = LossLimit::default();
             self.combine();
         }

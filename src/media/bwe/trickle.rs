@@ -67,7 +67,8 @@ impl Trickle {
         let was_together = last_sent_us.abs_diff(sent_us) <= TOGETHER_US;
         if let Some(distance_us) = arrival_us.checked_sub(last_arrival_us).filter(|_| was_together) {
             if self.distances == MANY_DISTANCES {
-                (self.distances, self.bytes, self.span_us) = (self.distances / 2, self.bytes / 2, self.span_us / 2);
+                (self.distances, self.bytes) = (self.distances / 2, self.bytes / 2);
+                (self.span_us, self.longest_us) = (self.span_us / 2, self.longest_us / 2);
             }
             self.distances += 1;
             self.bytes += u64::from(bytes);
