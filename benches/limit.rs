@@ -104,6 +104,8 @@ struct Rig {
     sinks: Vec<UdpSocket>,
     /// Seal the answers that the live limit gets.
     far_ends: Vec<Outbound>,
+    /// The next number of the source that the live limit gets.
+    live_sequence: [u64; LAYERS],
 }
 
 /// What a server gets in one frame's time: which receivers answer with how many bytes, and packets of the source.
@@ -153,7 +155,21 @@ impl Rig {
         let receivers = far.map(|(at, (keys, check))| Receiver::new(at, keys, check)).collect();
         let (came, now) = (Vec::new(), Instant::now());
         let far_ends = call.receivers.iter().map(Outbound::new).collect();
-        Rig { ring, call, live, receivers, came, far_ends, frame: 0, now, limit, browser, server, sinks }
+        Rig {
+            ring,
+            call,
+            live,
+            receivers,
+            came,
+            far_ends,
+            live_sequence: [1 << 16; LAYERS],
+            frame: 0,
+            now,
+            limit,
+            browser,
+            server,
+            sinks,
+        }
     }
 
     /// The silent call's own time is the machine's, and the live one takes longer than consent lasts.
@@ -173,6 +189,7 @@ impl Rig {
         let expected = (30 * burst * self.sinks.len()) as u64;
         let seconds = if support::quick() { 10 } else { 60 };
         for _ in 0..seconds {
+            self.renew_consent();
             // Every second begins with a key frame.
             let forwarded = self.run_live(burst, 1, true).1 + self.run_live(burst, 29, false).1;
             if forwarded == expected {
@@ -241,6 +258,10 @@ impl Rig {
     /// The limit with as many datagrams as came in the last live run.
     fn run_live_limit(&mut self, burst: usize) -> Duration {
         let mut spent = Duration::ZERO;
+        // Under an SSRC of its own: the silent call would take so large a gap in its numbers for another stream.
+        let (ssrc, sequence) = (self.call.senders[0].ssrc, self.call.senders[0].sequences);
+        self.call.senders[0].ssrc = Ssrc(ssrc.0 ^ 0x1000);
+        self.call.senders[0].sequences = self.live_sequence;
         for came in std::mem::take(&mut self.came) {
             for (at, len) in &came.answers {
                 let mut answer = [0; DATAGRAM_BYTES];
@@ -257,6 +278,8 @@ impl Rig {
             spent += clock::thread_cpu() - before;
             self.drain(burst);
         }
+        self.live_sequence = self.call.senders[0].sequences;
+        (self.call.senders[0].ssrc, self.call.senders[0].sequences) = (ssrc, sequence);
         spent
     }
 

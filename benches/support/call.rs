@@ -47,7 +47,7 @@ pub struct Sender {
     pub check: Vec<u8>,
     pub outbound: Outbound,
     /// By layer; a transport-wide number behind each packet.
-    sequences: [u64; LAYERS],
+    pub sequences: [u64; LAYERS],
     wide: u16,
     pub timestamp: u32,
     picture: u16,
