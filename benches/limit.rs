@@ -84,6 +84,9 @@ fn main() {
         rig.say_what_was_live();
     }
     println!("\nwithout feedback, product/limit: {:.2}", headline[0]);
+    if headline[2].is_nan() {
+        return println!("product/limit: not every receiver reached the largest size within a minute");
+    }
     println!("live, product/limit without its answers: {:.2}", headline[1]);
     println!("product/limit: {:.2}", headline[2]);
 }

@@ -106,7 +106,7 @@ impl Shard {
             is_answered: estimator.is_answered(),
             drain_bps: if estimator.is_jammed() { estimator.estimate_bps() / DRAIN_SHARE } else { 0 },
         });
-        let is_jammed = transport.estimator.as_ref().is_some_and(|estimator| estimator.is_jammed());
+        let is_jammed = link.is_some_and(|link| link.drain_bps > 0);
         let allocated = self.allocator.allocate(link, resent_bps, now, &mut demands);
         let mut spare_bps = link.map_or(u64::MAX, |link| link.estimate_bps.saturating_sub(allocated.granted_bps));
         if let Some(estimator) = self.transports.at_mut(key).and_then(|transport| transport.estimator.as_mut()) {
