@@ -85,7 +85,7 @@ fn main() {
     }
     println!("\nwithout feedback, product/limit: {:.2}", headline[0]);
     if headline[2].is_nan() {
-        return println!("product/limit: not every receiver reached the largest size within a minute");
+        return println!("product/limit: not every receiver reached the largest size in time");
     }
     println!("live, product/limit without its answers: {:.2}", headline[1]);
     println!("product/limit: {:.2}", headline[2]);
@@ -187,10 +187,11 @@ impl Rig {
         }
     }
 
-    /// Lets the live call go on until all receivers have had the largest size for a second; whether they did within a minute.
+    /// Lets the live call go on until all receivers have had the largest size for a second; whether they did in time: after
+    /// a change of bitrate a path may have to wait 64 s for its next raise.
     fn warm_up(&mut self, burst: usize) -> bool {
         let expected = (30 * burst * self.sinks.len()) as u64;
-        let seconds = if support::quick() { 10 } else { 60 };
+        let seconds = if support::quick() { 10 } else { 150 };
         for _ in 0..seconds {
             self.renew_consent();
             // Every second begins with a key frame.
