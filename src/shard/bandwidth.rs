@@ -67,6 +67,14 @@ impl Shard {
         }
     }
 
+    /// Whether the next allocation says what a consumer gets. Nothing is allocated before a transport is up.
+    pub(super) fn is_decided_by_bandwidth(&self, key: Key<Consumer>) -> bool {
+        let Some(consumer) = self.consumers.at(key) else { return false };
+        let transport = self.transports.at(consumer.transport);
+        let is_estimated = transport.is_some_and(|transport| transport.is_connected() && transport.estimator.is_some());
+        consumer.rest.kind == Kind::Video && is_estimated
+    }
+
     /// Something changed that the allocation should know of soon.
     pub(super) fn want_allocation(&mut self, now: Instant, key: Key<Transport>) {
         if let Some(transport) = self.transports.at_mut(key).filter(|transport| transport.estimator.is_some()) {
@@ -143,8 +151,11 @@ impl Shard {
             return;
         }
         let allowed = allowed(demand, consumer.selector.allowed());
-        if consumer.selector.allowed() != allowed {
-            consumer.selector.allow(allowed);
+        let is_same = consumer.selector.allowed() == allowed;
+        consumer.selector.allow(allowed);
+        if std::mem::take(&mut consumer.rest.begins) {
+            self.begin(now, key);
+        } else if !is_same {
             self.choose_layer(now, key);
             self.changed.push(key);
         }

@@ -52,6 +52,8 @@ pub struct Rest {
     pub priority: u8,
     /// What the bandwidth allows, and the memory of it.
     pub grant: Grant,
+    /// It begins as soon as the next allocation says with what, if with anything.
+    pub begins: bool,
     pub nacks: u64,
     pub nacked_packets: u64,
     pub resent: u64,
@@ -123,6 +125,7 @@ impl Consumer {
                 rtx,
                 priority: spec.priority,
                 grant: Grant::default(),
+                begins: false,
                 nacks: 0,
                 nacked_packets: 0,
                 resent: 0,

@@ -348,17 +348,29 @@ impl Shard {
         Ok(Reply::Done)
     }
 
-    /// A consumer that gets nothing begins: it follows the layer it should get, from the next key frame on.
+    /// A consumer that gets nothing begins: it follows the layer it should get, from the next key frame on. Where bandwidth
+    /// decides which, it waits for that decision: a picture that is refused must not be seen first, nor cost a key frame.
     pub(super) fn start_consumer(&mut self, now: Instant, key: Key<Consumer>) {
-        if let Some(consumer) = self.consumers.at_mut(key) {
-            consumer.selector.stop();
-            let transport = consumer.transport;
-            self.begin_estimate(now, key);
-            self.want_allocation(now, transport);
-            self.choose_layer(now, key);
-            self.ask_key_frame(now, key);
-            self.changed.push(key);
+        let Some(consumer) = self.consumers.at_mut(key) else { return };
+        consumer.selector.stop();
+        let transport = consumer.transport;
+        self.begin_estimate(now, key);
+        self.want_allocation(now, transport);
+        let is_decided = self.is_decided_by_bandwidth(key);
+        let Some(consumer) = self.consumers.at_mut(key) else { return };
+        consumer.rest.begins = is_decided;
+        if is_decided {
+            self.arm(now, transport);
+        } else {
+            self.begin(now, key);
         }
+    }
+
+    /// Follows a layer and asks for its key frame.
+    pub(super) fn begin(&mut self, now: Instant, key: Key<Consumer>) {
+        self.choose_layer(now, key);
+        self.ask_key_frame(now, key);
+        self.changed.push(key);
     }
 
     fn set_preferred_layers(

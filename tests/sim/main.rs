@@ -1,5 +1,6 @@
 //! Whole calls in virtual time: a shard, an independent stack as its clients, a seeded network between them.
 
+mod beginning;
 mod call;
 mod client;
 mod congestion;

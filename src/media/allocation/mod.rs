@@ -76,7 +76,8 @@ pub struct Grant {
     /// Since when there is no room for its first layer.
     short: ShortSince,
     hold_s: u8,
-    /// It begins, or begins again after a pause: the first layer is given without headroom.
+    /// It begins, or begins again after a pause: the first layer is given without headroom and without a wait, however long
+    /// there was no room for it.
     fresh: bool,
     /// Nothing is known of what it costs: it flows.
     open: bool,
@@ -374,7 +375,9 @@ impl Demand {
         }
         self.grant.short = self.short_since(now);
         self.grant.over_since = if self.over { self.grant.over_since.or(Some(now)) } else { None };
-        (self.grant.fresh, self.grant.open) = (self.steps.is_empty(), self.steps.is_empty());
+        // Nothing was taken from what was never given.
+        self.grant.fresh = self.steps.is_empty() || (self.grant.fresh && self.given.is_none());
+        self.grant.open = self.steps.is_empty();
         self.grant.reason = self.reason(layers);
         self.grant.layers = layers;
     }

@@ -575,5 +575,8 @@ fn before_anything_is_known_of_a_link_everything_begins() {
     link.hold(1700, 10_000);
     assert_eq!((flowing(&link), link.granted()[4]), (vec![false, true, true], None));
     let allocated = link.at(1700);
-    assert_eq!(allocated.next_raise_bps, Some(2_240_000 * 115 / 100), "which probes look for");
+    assert_eq!(allocated.next_raise_bps, Some(2_240_000), "which probes look for");
+    // Nothing was taken from it that could pump: it comes with the room.
+    link.at(2250);
+    assert!(link.granted()[4].is_some());
 }

@@ -338,7 +338,11 @@ impl Estimator {
     /// and what everybody's best costs. Probes try for the former and not beyond the latter. Call with
     /// `None` when the transport has no way to send padding.
     pub fn want(&mut self, next_raise_bps: Option<u64>, wanted_bps: u64) {
-        self.next_bps = next_raise_bps.unwrap_or(0).min(ESTIMATE_MAX_BPS);
+        let next_bps = next_raise_bps.unwrap_or(0).min(ESTIMATE_MAX_BPS);
+        if self.next_bps == 0 && next_bps > 0 {
+            self.prober.wished_anew();
+        }
+        self.next_bps = next_bps;
         self.all_bps = wanted_bps.min(ESTIMATE_MAX_BPS);
     }
 

@@ -37,6 +37,8 @@ const ANSWERED: f64 = 0.7;
 /// Between probes that found nothing; grows to the larger.
 const PAUSE_US: u64 = 3_000_000;
 const PAUSE_MAX_US: u64 = 6_000_000;
+/// A new wish is a new question: it waits no longer than this since the last probe, unless that one found the path full.
+const PAUSE_ANEW_US: u64 = 500_000;
 /// After overuse the path is left alone so long.
 const CALM_US: u64 = 2_000_000;
 
@@ -50,6 +52,8 @@ pub(super) struct Prober {
     last_id: u8,
     next_us: u64,
     pause_us: u64,
+    /// When the last probe began, unless it found the path full.
+    free_since_us: Option<u64>,
     /// How many of the first probes were made.
     first: u8,
     sent: u64,
@@ -71,8 +75,6 @@ struct Cluster {
     arrived_packets: u32,
     first_sent_us: u64,
     last_sent_us: u64,
-    /// Bytes that left in the last instant: their time is not part of the interval.
-    last_sent_bytes: u64,
     first_arrival_us: u64,
     first_bytes: u64,
     last_arrival_us: u64,
@@ -99,7 +101,7 @@ pub(super) struct Answer {
 
 impl Prober {
     pub(super) fn new() -> Prober {
-        Prober { cluster: None, last_id: 0, next_us: 0, pause_us: PAUSE_US, first: 0, sent: 0 }
+        Prober { cluster: None, last_id: 0, next_us: 0, pause_us: PAUSE_US, free_since_us: Some(0), first: 0, sent: 0 }
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -133,6 +135,14 @@ impl Prober {
         self.sent += 1;
         self.cluster = Some(Cluster::new(self.last_id, bps, duration_us, now_us));
         self.next_us = now_us + self.pause_us;
+        self.free_since_us = Some(now_us);
+    }
+
+    /// Somebody could use more, and nobody could before.
+    pub(super) fn wished_anew(&mut self) {
+        if let Some(at_us) = self.free_since_us {
+            self.next_us = self.next_us.min(at_us + PAUSE_ANEW_US);
+        }
     }
 
     /// Bytes of padding that should leave at `now_us`; `None` when there is nothing to do.
@@ -177,6 +187,7 @@ impl Prober {
     pub(super) fn judge(&mut self, answer: &Answer, estimate_before_bps: u64, now_us: u64) {
         let held = answer.measured_bps as f64 >= ANSWERED * answer.probed_bps as f64;
         let learnt = answer.measured_bps > estimate_before_bps * 11 / 10;
+        self.free_since_us = self.free_since_us.filter(|_| held);
         if held && learnt {
             (self.next_us, self.pause_us) = (now_us, PAUSE_US);
         } else {
@@ -190,6 +201,7 @@ impl Prober {
         // Neither is it a path of which nothing is known.
         self.first = FIRST_FACTORS.len() as u8;
         self.pause_us = PAUSE_US;
+        self.free_since_us = None;
         self.next_us = self.next_us.min(now_us + PAUSE_US).max(now_us + CALM_US);
     }
 
@@ -202,6 +214,7 @@ impl Prober {
         };
         if dead {
             self.cluster = None;
+            self.free_since_us = None;
             self.pause_us = (self.pause_us * 3 / 2).min(PAUSE_MAX_US);
             self.next_us = now_us + self.pause_us;
         }
@@ -229,7 +242,6 @@ impl Cluster {
             arrived_packets: 0,
             first_sent_us: 0,
             last_sent_us: 0,
-            last_sent_bytes: 0,
             first_arrival_us: 0,
             first_bytes: 0,
             last_arrival_us: 0,
@@ -244,14 +256,9 @@ impl Cluster {
         let bytes = packet.bytes as u64;
         if self.arrived_packets == 0 {
             (self.first_sent_us, self.first_arrival_us, self.first_bytes) = (packet.sent_us, arrival_us, bytes);
-            (self.last_sent_us, self.last_sent_bytes, self.last_arrival_us) = (packet.sent_us, 0, arrival_us);
+            self.last_arrival_us = arrival_us;
         }
-        if packet.sent_us > self.last_sent_us {
-            (self.last_sent_us, self.last_sent_bytes) = (packet.sent_us, 0);
-        }
-        if packet.sent_us == self.last_sent_us {
-            self.last_sent_bytes += bytes;
-        }
+        self.last_sent_us = self.last_sent_us.max(packet.sent_us);
         if arrival_us < self.first_arrival_us {
             (self.first_arrival_us, self.first_bytes) = (arrival_us, bytes);
         }
@@ -262,7 +269,8 @@ impl Cluster {
 
     fn measure(&self) -> Option<u64> {
         let rate = |bytes: u64, us: u64| (us > 0 && us < ANSWER_US).then(|| bytes * 8_000_000 / us);
-        let sent = rate(self.arrived_bytes - self.last_sent_bytes, self.last_sent_us - self.first_sent_us)?;
+        // What left last stands for one portion's time more, however much it was: often it is a whole frame.
+        let sent = rate(self.arrived_bytes, self.last_sent_us - self.first_sent_us + PORTION_US)?;
         let received = rate(self.arrived_bytes - self.first_bytes, self.last_arrival_us - self.first_arrival_us)?;
         if received > BELIEVABLE * sent {
             return None;
