@@ -137,9 +137,11 @@ pub const HISTORY_BLOCK_PACKETS: usize = 640;
 pub const HISTORY_BLOCK_AGE: Duration = Duration::from_millis(500);
 
 /// Packets of one layer that can be asked for again: as many as come in [`VIDEO_KEPT`] at 20 Mbit/s. Begins with the smaller
-/// and doubles as the stream needs it. Full: the oldest cannot be asked for. 8 bytes each.
+/// and doubles as the stream needs it. Full: the oldest cannot be asked for. 8 bytes each. It becomes no larger than so much
+/// for each packet that it has, and is halved while it is: of a sender that numbers in leaps some cannot be asked for.
 pub const SEQUENCES_FIRST: usize = 64;
 pub const SEQUENCES: usize = 4_096;
+pub const SEQUENCES_PER_PACKET: usize = 4;
 
 /// Stretches of one consumer's numbering that are remembered since its last layer switch: 4 s of a
 /// 30 fps stream that loses every second frame. Full: the oldest cannot be asked for again.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{
     DATAGRAM_BYTES, HISTORY_BLOCK_AGE, HISTORY_BLOCK_BYTES, HISTORY_BLOCK_PACKETS, SEQUENCES, SEQUENCES_FIRST,
+    SEQUENCES_PER_PACKET,
 };
 use crate::packet::codec::layers::LayerSet;
 use crate::packet::codec::vp8::Vp8Descriptor;
@@ -253,6 +254,8 @@ pub struct SequenceIndex {
     /// packet would take the row of another that is young enough to be asked for. The packet itself says whether it
     /// is the one that is looked for.
     rows: Vec<PacketNumber>,
+    /// So many more rows are taken from packets that could be asked for before they are counted again.
+    patience: usize,
 }
 
 const NONE: PacketNumber = PacketNumber(u64::MAX);
@@ -267,18 +270,48 @@ impl SequenceIndex {
         }
     }
 
+    /// A table of packets that follow each other is full when two meet, and doubles. One whose packets meet while most of it
+    /// is empty is of a sender that numbers in leaps, which no size helps: the newer one takes the row.
     #[cold]
     fn insert_in_more(&mut self, sequence: u64, number: PacketNumber, history: &History) {
-        if self.rows.len() < SEQUENCES {
-            let size = (2 * self.rows.len()).max(SEQUENCES_FIRST);
-            for known in std::mem::replace(&mut self.rows, vec![NONE; size]) {
-                if let Some(packet) = history.packet(known) {
-                    self.rows[packet.sequence as usize & (size - 1)] = known;
-                }
+        let len = self.rows.len();
+        if self.patience > 0 {
+            self.patience -= 1;
+        } else if len < SEQUENCES {
+            let size = (2 * len).max(SEQUENCES_FIRST);
+            match len == 0 || self.has_use_of(size, history) {
+                true => self.rebuild(size, history),
+                // Counting is paid for by as many packets.
+                false => self.patience = len,
             }
         }
         let row = sequence as usize & (self.rows.len() - 1);
         self.rows[row] = number;
+    }
+
+    /// Gives back half of a table that has become too large for its packets; for once in a while.
+    pub fn trim(&mut self, history: &History) {
+        let len = self.rows.len();
+        if len > SEQUENCES_FIRST && !self.has_use_of(len, history) {
+            self.rebuild(len / 2, history);
+        }
+    }
+
+    /// Whether there are enough packets that can be asked for. Of a table of the right size a part is looked at.
+    fn has_use_of(&self, size: usize, history: &History) -> bool {
+        let needed = size / SEQUENCES_PER_PACKET;
+        self.rows.iter().filter(|number| history.is_kept(**number)).nth(needed - 1).is_some()
+    }
+
+    fn rebuild(&mut self, size: usize, history: &History) {
+        self.patience = 0;
+        for known in std::mem::replace(&mut self.rows, vec![NONE; size]) {
+            if let Some(packet) = history.packet(known) {
+                let row = &mut self.rows[packet.sequence as usize & (size - 1)];
+                // Smaller, it may have one row for two: the newer one's.
+                *row = if *row == NONE { known } else { known.max(*row) };
+            }
+        }
     }
 
     /// The packet of this number, while the history has it.
@@ -458,5 +491,48 @@ mod tests {
             index.rows.len()
         };
         assert_eq!([rows(10), rows(30), rows(45), rows(5_000)], [64, 64, 128, SEQUENCES]);
+    }
+
+    #[test]
+    fn an_index_is_no_larger_than_its_packets_need_however_strangely_they_are_numbered() {
+        let mut any = 1u64;
+        for leap in [64, 1_000, 4_096, 65_521, 0] {
+            let (mut record, mut index) = (Record::new(16 << 20), SequenceIndex::default());
+            for n in 0..600 {
+                any = any.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let sequence = if leap == 0 { any >> 33 } else { n * leap };
+                let number = record.put(n * 33, Packet::new(sequence, 0, 500), VIDEO);
+                index.insert(sequence, number, &record.history);
+                assert!(index.find(sequence, &record.history).is_some_and(|(found, _)| found == number));
+            }
+            // Thirty in a second, for two seconds.
+            assert!(index.rows.len() <= SEQUENCES_PER_PACKET * 61, "leaps of {leap}: {} rows", index.rows.len());
+        }
+    }
+
+    #[test]
+    fn an_index_of_a_stream_that_slows_down_gives_its_rows_back_and_finds_what_it_found() {
+        let (mut record, mut index) = (Record::new(16 << 20), SequenceIndex::default());
+        let mut sequence = 0;
+        let mut put = |at_ms, record: &mut Record, index: &mut SequenceIndex| {
+            let number = record.put(at_ms, Packet::new(sequence, 0, 500), VIDEO);
+            index.insert(sequence, number, &record.history);
+            sequence += 1;
+            sequence
+        };
+        for ms in 0..4_000 {
+            put(ms, &mut record, &mut index);
+        }
+        index.trim(&record.history);
+        assert_eq!(index.rows.len(), 2_048, "two seconds of it");
+        for second in 4..16 {
+            for frame in 0..20 {
+                let newest = put(second * 1_000 + frame * 50, &mut record, &mut index) - 1;
+                let kept = if second < 6 { 0 } else { 39 };
+                assert!((newest - kept..=newest).all(|sequence| index.find(sequence, &record.history).is_some()));
+            }
+            index.trim(&record.history);
+        }
+        assert!(index.rows.len() <= SEQUENCES_PER_PACKET * 40, "{}", index.rows.len());
     }
 }

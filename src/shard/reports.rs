@@ -62,6 +62,7 @@ impl Shard {
             transport.dtls.settle();
         }
         self.check_sounds(now, key);
+        self.trim_indices(key);
         self.send_receiver_report(now, key);
         self.send_uplink_limit(now, key);
         self.send_sender_reports(now, key);

@@ -203,6 +203,15 @@ impl Shard {
         }
     }
 
+    /// What a stream that has become slower no longer needs to find its packets is given back.
+    pub(super) fn trim_indices(&mut self, key: Key<Transport>) {
+        let Some(transport) = self.transports.at(key) else { return };
+        for producer in &transport.producers {
+            let Some(producer) = self.producers.at_mut(*producer) else { continue };
+            producer.layers.iter_mut().for_each(|layer| layer.index.trim(&self.history));
+        }
+    }
+
     /// Writes one RTCP datagram to a peer, sealed. `write` gets room for it and returns the length, or `None`
     /// when there is nothing to send.
     pub(super) fn send_rtcp(
