@@ -68,16 +68,20 @@ pub(super) struct PeerKey {
 struct Key(Zeroizing<Box<[u8]>>);
 
 impl PeerKey {
-    /// An authentic alert that ends the connection. After the first alert nothing more of a datagram is looked at, so that a
-    /// forged one costs one attempt.
+    /// Whether an authentic alert ends the connection. Behind one that is not, nothing of a datagram is looked at, so that
+    /// forging them costs one attempt for each.
     fn says_goodbye(&self, datagram: &[u8]) -> bool {
         let mut rest = datagram;
         while let Some((header, behind)) = rest.split_first_chunk::<HEADER_BYTES>() {
             let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
             let Some((record, next)) = behind.split_at_checked(length) else { return false };
             if header[0] == ALERT && header[3..5] == EPOCH {
-                let alert = self.open_alert(header, record);
-                return alert.is_some_and(|[level, description]| level == FATAL || description == CLOSE_NOTIFY);
+                match self.open_alert(header, record) {
+                    Some([level, description]) if level == FATAL || description == CLOSE_NOTIFY => return true,
+                    // A warning, which may stand in front of a goodbye.
+                    Some(_) => {}
+                    None => return false,
+                }
             }
             rest = next;
         }
@@ -184,5 +188,37 @@ impl Cipher for Watched {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key")
+    }
+}
+
+#[cfg(test)]
+impl Settled {
+    /// A record of the peer's with this alert.
+    pub(super) fn sealed_by_peer(&self, number: u64, alert: [u8; ALERT_BYTES]) -> Vec<u8> {
+        self.peer.seal_alert(number, alert)
+    }
+}
+
+#[cfg(test)]
+impl PeerKey {
+    fn seal_alert(&self, number: u64, alert: [u8; ALERT_BYTES]) -> Vec<u8> {
+        let explicit = self.suite.explicit_nonce_len();
+        assert!(explicit > 0, "the suite that both ends prefer");
+        let length = (explicit + ALERT_BYTES + self.suite.tag_len()) as u16;
+        let mut record = vec![ALERT, 0xfe, 0xfd, 0, 1];
+        record.extend(&number.to_be_bytes()[2..]);
+        record.extend(length.to_be_bytes());
+        let (mut nonce, mut aad) = (self.nonce, self.aad.clone());
+        aad.0[..8].copy_from_slice(&record[3..11]);
+        aad.0[8..11].copy_from_slice(&record[..3]);
+        aad.0[11..].copy_from_slice(&(ALERT_BYTES as u16).to_be_bytes());
+        let explicit_nonce = record[3..11].to_vec();
+        nonce.0[12 - explicit..].copy_from_slice(&explicit_nonce);
+        let mut sealed = Buf::new();
+        sealed.extend_from_slice(&alert);
+        self.suite.create_cipher(&self.key.0).unwrap().encrypt(&mut sealed, aad, nonce).unwrap();
+        record.extend(explicit_nonce);
+        record.extend_from_slice(&sealed);
+        record
     }
 }

@@ -396,6 +396,26 @@ fn a_goodbye_that_was_forged_or_damaged_ends_nothing() {
 }
 
 #[test]
+fn a_goodbye_is_heard_behind_a_warning_in_the_same_datagram_and_not_behind_a_forged_one() {
+    const WARNING: u8 = 1;
+    const USER_CANCELED: u8 = 90;
+    const CLOSE_NOTIFY: u8 = 0;
+    for is_forged in [true, false] {
+        let mut network = settled(DtlsRole::Server);
+        let Phase::Settled(settled) = &network.endpoint.phase else { unreachable!() };
+        let mut warning = settled.sealed_by_peer(9, [WARNING, USER_CANCELED]);
+        *warning.last_mut().unwrap() ^= u8::from(is_forged);
+        let goodbye = settled.sealed_by_peer(10, [WARNING, CLOSE_NOTIFY]);
+        let now = network.now;
+        network.endpoint.handle_datagram(now, &warning);
+        assert_eq!(network.endpoint.state(), DtlsState::Connected);
+        network.endpoint.handle_datagram(now, &[warning, goodbye].concat());
+        network.collect();
+        assert_eq!(network.closed, !is_forged);
+    }
+}
+
+#[test]
 fn nothing_settles_before_the_handshake_is_complete() {
     let mut network = Network::new(DtlsRole::Server);
     network.endpoint.settle();
