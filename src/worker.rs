@@ -27,8 +27,9 @@ use crate::limits;
 use crate::shard::command::{Command, Event, Reply};
 use crate::shard::stats::WorkerStats;
 use crate::shard::{Datagram, Shard, ShardConfig};
+use crate::uring::clock::{self, Clocks};
 use crate::uring::mailbox::{self, Mailbox, mailbox};
-use crate::uring::{Ring, RingConfig, RingError, Socket, clock, priority, socket};
+use crate::uring::{Ring, RingConfig, RingError, Socket, priority, socket};
 use measure::{Measure, MeasuredOutbox};
 
 pub use measure::{Histograms, write_hlog};
@@ -241,8 +242,8 @@ impl Core {
     }
 
     /// One turn: datagrams, what is due, commands, then everything that they want sent.
-    fn tick(&mut self, now: Instant) -> Result<(), WorkerError> {
-        self.receive(now)?;
+    fn tick(&mut self, start: Instant) -> Result<(), WorkerError> {
+        let now = self.receive(start)?;
         if self.shard.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.shard.handle_timeout(now);
         }
@@ -275,30 +276,31 @@ impl Core {
     }
 
     /// Takes what has arrived. A drain that filled every slot is followed by another at once: what is behind goes on to its
-    /// receivers in larger messages.
-    fn receive(&mut self, now: Instant) -> Result<(), WorkerError> {
-        let unix_now = clock::realtime();
-        let mut datagrams = 0;
+    /// receivers in larger messages. Each has a time of its own, so that what comes during a long one is not taken for
+    /// older than it is; returns that of the last.
+    fn receive(&mut self, start: Instant) -> Result<Instant, WorkerError> {
+        let (mut clocks, mut datagrams) = (Clocks::at(start), 0);
         for drain in 1.. {
-            let mut slots = 0;
+            let (mut slots, now) = (0, clocks.now);
             while let Some(mut received) = self.ring.receive() {
                 slots += 1;
                 let (source, local) = (received.source(), received.local());
-                // The kernel stamps with the wall clock; its age is what both clocks agree on.
-                let received_at = received.received_at().and_then(|at| now.checked_sub(unix_now.saturating_sub(at)));
+                let received_at = received.received_at().and_then(|stamp| clocks.stamped(stamp));
                 for bytes in received.datagrams() {
                     datagrams += 1;
                     self.shard.handle_datagram(now, Datagram { source, local, bytes, received_at });
                 }
             }
             // The clock is only read where there is more to take.
-            if slots < limits::RECEIVE_SLOTS || drain == limits::DRAINS_PER_TICK || now.elapsed() >= limits::DRAINING {
+            if slots < limits::RECEIVE_SLOTS || drain == limits::DRAINS_PER_TICK || start.elapsed() >= limits::DRAINING
+            {
                 break;
             }
             self.ring.wait(Some(Duration::ZERO))?;
+            clocks = Clocks::read();
         }
         self.measure.drained(datagrams);
-        Ok(())
+        Ok(clocks.now)
     }
 
     fn obey(&mut self, now: Instant) {
@@ -376,7 +378,48 @@ fn list(cores: &[usize]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
+    use crate::transport::dtls::Identity;
+    use crate::uring::socket::SocketOptions;
+
+    #[test]
+    fn what_a_further_drain_takes_is_dated_by_that_drain() {
+        let socket = Socket::bind("127.0.0.1:0".parse().unwrap(), SocketOptions::default()).unwrap();
+        let (address, (_handle, mailbox)) = (socket.address(), mailbox(1).unwrap());
+        let shard = ShardConfig {
+            identity: Identity::generate(),
+            seed: [7; 32],
+            unix_time: Duration::ZERO,
+            ports: 1,
+            history_bytes: 1 << 20,
+            hold: Duration::ZERO,
+        };
+        let (ring, sockets, gather_max) = (RingConfig::default(), vec![socket], Duration::ZERO);
+        let config = WorkerConfig { worker: 0, core: 0, sockets, ring, shard, gather_max };
+        let mut core = Core::open(config, mailbox, mpsc::channel(1).0).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut receive = |datagrams: u16| {
+            (0..datagrams).for_each(|_| assert_eq!(sender.send_to(&[0x80; 20], address).unwrap(), 20));
+            let start = Instant::now();
+            // All of them, or as many as there are slots.
+            let taken =
+                |core: &Core| core.ring.counters().out_of_receive_slots > 0 || datagrams < limits::RECEIVE_SLOTS;
+            for _ in 0..100 {
+                core.ring.wait(Some(Duration::ZERO)).unwrap();
+                if taken(&core) {
+                    break;
+                }
+            }
+            (start, core.receive(start).unwrap(), core.shard.counters().packets_received)
+        };
+        let (start, dated, received) = receive(3);
+        assert_eq!((dated, received), (start, 3), "one drain has one time, which is the tick's");
+        let (start, dated, received) = receive(limits::RECEIVE_SLOTS + 6);
+        assert_eq!(received, 3 + u64::from(limits::RECEIVE_SLOTS) + 6);
+        assert!(dated > start);
+    }
 
     #[test]
     fn media_waits_for_company_only_where_cpu_is_scarce_and_never_longer_than_allowed() {

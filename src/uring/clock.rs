@@ -2,7 +2,7 @@
 //!
 //! The worker uses them once per tick or per second, the benches around what they measure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// CPU time, user and system, that the calling thread has used since it started.
 pub fn thread_cpu() -> Duration {
@@ -17,6 +17,30 @@ pub fn process_cpu() -> Duration {
 /// Time since the Unix epoch, on the clock that the kernel stamps received datagrams with.
 pub fn realtime() -> Duration {
     read(libc::CLOCK_REALTIME)
+}
+
+/// One moment on both clocks: the one that Ringside reckons with, and the one of the kernel's stamps. They agree on how long
+/// ago something was.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    pub now: Instant,
+    unix_now: Duration,
+}
+
+impl Clocks {
+    pub fn read() -> Clocks {
+        Clocks::at(Instant::now())
+    }
+
+    /// `now` was read just before.
+    pub fn at(now: Instant) -> Clocks {
+        Clocks { now, unix_now: realtime() }
+    }
+
+    /// When the kernel stamped a datagram; `now` where that was after these clocks were read.
+    pub fn stamped(&self, stamp: Duration) -> Option<Instant> {
+        self.now.checked_sub(self.unix_now.saturating_sub(stamp))
+    }
 }
 
 /// How often the calling thread has gone to sleep by itself since it started. A thread that waits without
@@ -49,6 +73,14 @@ mod tests {
         assert!(sum > 0);
         assert!(thread_cpu() > before);
         assert!(process_cpu() > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_stamp_is_as_old_on_either_clock_and_never_of_the_future() {
+        let (now, unix_now, age) = (Instant::now(), Duration::from_secs(1_700_000_000), Duration::from_millis(7));
+        let clocks = Clocks { now, unix_now };
+        assert_eq!(clocks.stamped(unix_now - age), Some(now - age));
+        assert_eq!(clocks.stamped(unix_now + age), Some(now));
     }
 
     #[test]
