@@ -586,6 +586,23 @@ fn a_path_that_loses_a_fifth_by_its_nature_keeps_its_only_picture() {
 }
 
 #[test]
+fn a_path_that_loses_a_tenth_by_its_nature_keeps_every_picture_and_takes_one_that_was_paused() {
+    let mut room = Conference::new(9, false);
+    let link = room.call.default_link;
+    room.call.set_links(room.viewer, link, Link { loss: 0.1, ..link });
+    let (shown, _) = room.watch(20);
+    assert!(shown.iter().all(|shown| *shown > 0.95) && room.stops(room.call.start) == 0, "{shown:?}");
+    let least = room.pictures[LEAST].0;
+    room.call.pause(least);
+    room.run(10 * SECOND);
+    room.call.resume(least);
+    room.run(2 * SECOND);
+    let (shown, _) = room.watch(10);
+    assert!(shown.iter().all(|shown| *shown > 0.95), "{shown:?}");
+    assert_eq!(room.reasons(), [Reason::Full; 3]);
+}
+
+#[test]
 fn sound_alone_neither_lowers_the_estimate_nor_hides_the_room_there_is() {
     let mut call = Call::new(6);
     let (sender, viewer) = (call.join(), call.join());
