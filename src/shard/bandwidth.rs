@@ -111,6 +111,7 @@ impl Shard {
             estimate_bps: estimator.estimate_bps(),
             carried_bps: estimator.carried_bps(now),
             plausible_bps: estimator.plausible_bps(now),
+            beginning_bps: estimator.beginning_bps(),
             is_answered: estimator.is_answered(),
             drain_bps: if estimator.is_jammed() { estimator.estimate_bps() / DRAIN_SHARE } else { 0 },
         });

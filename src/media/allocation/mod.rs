@@ -92,6 +92,8 @@ pub struct Downlink {
     pub carried_bps: u64,
     /// What it carries by its most generous reading. The last picture is not stopped within it.
     pub plausible_bps: u64,
+    /// The estimate, or more where only loss holds it down that may be the path's nature. A picture that is new begins within it.
+    pub beginning_bps: u64,
     /// Its receiver tells how packets arrive (transport-cc), so that a probe finds out in a moment whether there is room.
     /// Where it does not, or has not yet, a picture that begins is what finds out.
     pub is_answered: bool,
@@ -106,6 +108,7 @@ impl From<u64> for Downlink {
             estimate_bps,
             carried_bps: estimate_bps,
             plausible_bps: estimate_bps,
+            beginning_bps: estimate_bps,
             is_answered: true,
             drain_bps: 0,
         }

@@ -93,8 +93,11 @@ impl Demand {
             return true;
         }
         let part = if budget.pictures == 0 { ONLY_SOONER } else { 1 };
-        let needed = if is_fresh { total } else { with_headroom(total) };
-        if (is_fresh || budget.recent.has_waited(part, now)) && needed <= link.estimate_bps {
+        let (needed, limit) = match is_fresh {
+            true => (total, link.beginning_bps),
+            false => (with_headroom(total), link.estimate_bps),
+        };
+        if (is_fresh || budget.recent.has_waited(part, now)) && needed <= limit {
             budget.pictures += 1;
             return true;
         }

@@ -171,6 +171,7 @@ impl Simulation {
                 estimate_bps: self.estimator.estimate_bps(),
                 carried_bps: self.estimator.carried_bps(now),
                 plausible_bps: self.estimator.plausible_bps(now),
+                beginning_bps: self.estimator.beginning_bps(),
                 is_answered: self.estimator.is_answered(),
                 drain_bps: 0,
             };

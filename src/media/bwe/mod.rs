@@ -446,9 +446,20 @@ impl Estimator {
         if !self.is_answered() {
             return carried_bps;
         }
-        let forgiven_bps = carried_bps * FORGIVEN_NUMERATOR / FORGIVEN_DENOMINATOR;
-        let by_delay_bps = self.rate.bps().min(self.remb_bps.unwrap_or(u64::MAX));
-        carried_bps.max(by_delay_bps.min(forgiven_bps))
+        carried_bps.max(self.by_delay_bps().min(forgiven(carried_bps)))
+    }
+
+    /// What a picture that is new may count on: the estimate, or where loss holds that down what delay allows, which a probe may
+    /// have found, but not more than such loss would explain.
+    pub fn beginning_bps(&self) -> u64 {
+        if !self.is_answered() {
+            return self.estimate_bps;
+        }
+        self.estimate_bps.max(self.by_delay_bps().min(forgiven(self.estimate_bps)))
+    }
+
+    fn by_delay_bps(&self) -> u64 {
+        self.rate.bps().min(self.remb_bps.unwrap_or(u64::MAX))
     }
 
     /// The estimate, if it changed by a twentieth since this last said so: time for a new allocation.
@@ -491,4 +502,9 @@ impl Estimator {
         let since = now.saturating_duration_since(self.epoch);
         since.as_secs() * 1_000_000 + since.subsec_micros() as u64
     }
+}
+
+/// A rate that loss holds down, if the loss is the path's nature.
+fn forgiven(bps: u64) -> u64 {
+    bps * FORGIVEN_NUMERATOR / FORGIVEN_DENOMINATOR
 }
