@@ -16,14 +16,14 @@ use std::time::Instant;
 use crate::discard::Discard;
 use crate::limits::DESCRIPTOR_BYTES;
 use crate::media::history::Packet;
-use crate::media::report::Order;
+use crate::media::report::{Arrived, Order};
 use crate::media::transport_cc::ArrivalRecord;
 use crate::packet::codec::{Codec, PayloadFacts, inspect};
 use crate::packet::extension::{Extension, ExtensionMap, ExtensionValues};
 use crate::packet::rtp::{RtpHeader, padding_len};
 use crate::shard::Shard;
 use crate::shard::command::Kind;
-use crate::shard::producer::{LAYER_SILENCE, Producer};
+use crate::shard::producer::{LAYER_SILENCE, Layer, Producer};
 use crate::shard::table::Key;
 use crate::shard::transport::{Stream, Transport};
 use crate::shard::upkeep::CHECK_INTERVAL;
@@ -59,16 +59,17 @@ impl Shard {
             transport.arrivals.get_or_insert_with(|| Box::new(ArrivalRecord::new(now))).receive(number, arrival);
         }
         let incoming = Incoming {
+            arrival,
+            datagram: bytes,
+            header: &header,
             sequence: header.sequence.0,
-            timestamp: header.timestamp,
             payload_type: header.payload_type,
             payload_at,
             payload_len,
             descriptor: values.dependency_descriptor.unwrap_or_default(),
-            bytes: bytes.len(),
         };
         let level = values.audio_level.map(|level| level.level);
-        let taken = self.take(now, arrival, stream, &header, bytes, incoming, level);
+        let taken = self.take(now, stream, incoming, level);
         // Its arrival is to be reported, whatever became of it.
         self.arm_arrival(now, key, stream);
         taken
@@ -78,11 +79,8 @@ impl Shard {
     fn take(
         &mut self,
         now: Instant,
-        arrival: Instant,
         stream: Stream,
-        header: &RtpHeader,
-        bytes: &[u8],
-        mut incoming: Incoming,
+        mut incoming: Incoming<'_>,
         level: Option<u8>,
     ) -> Result<(), Discard> {
         let Some(producer) = self.producers.at(stream.producer) else { return Err(Discard::UnknownStream) };
@@ -96,119 +94,59 @@ impl Shard {
             return Err(Discard::ProducerPaused);
         }
         let is_heard = producer.kind == Kind::Video || self.hear(now, stream.producer, level);
-        self.record(now, arrival, stream, header, bytes, incoming, is_heard)
+        self.record(now, stream, &incoming, is_heard)
     }
 
-    /// A packet that is known to be of `stream` enters its layer's record and waits for its run.
-    fn record(
-        &mut self,
-        now: Instant,
-        arrival: Instant,
-        stream: Stream,
-        header: &RtpHeader,
-        bytes: &[u8],
-        incoming: Incoming<'_>,
-        is_heard: bool,
-    ) -> Result<(), Discard> {
+    /// What it is, what that does to its layer and to those who get it; then it is kept, and waits for its run.
+    fn record(&mut self, now: Instant, stream: Stream, incoming: &Incoming<'_>, is_heard: bool) -> Result<(), Discard> {
         let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
         let payload = &self.history.slot()[incoming.payload_at..][..incoming.payload_len];
-        let mut facts = match payload {
-            [] => PayloadFacts::default(),
-            payload => inspect(producer.codec, payload).ok_or(Discard::MalformedPayload)?,
-        };
-        let layer = &mut producer.layers[stream.layer as usize];
-        let arrived = if stream.is_rtx {
-            layer.reception.repair(incoming.sequence, arrival, incoming.bytes)
-        } else {
-            let (sequence, timestamp) = (incoming.sequence, incoming.timestamp);
-            layer.reception.receive(sequence, timestamp, producer.clock_rate, arrival, incoming.bytes)
-        };
-        match arrived.order {
-            Order::Newest | Order::Late => layer.nack.receive(arrived.sequence, now, stream.is_rtx),
-            Order::Restart => {
-                layer.nack.restart(arrived.sequence);
-                layer.bounds.restart();
-                layer.scalable.iter_mut().for_each(|scalable| scalable.restart());
-            }
-            Order::Duplicate => return Err(Discard::Duplicate),
-            Order::Stray => return Err(Discard::Stray),
-        }
-        let (mut begins, mut first) = (facts.start_of_frame, arrived.sequence);
-        if matches!(producer.codec, Codec::Vp9 | Codec::H264 | Codec::Av1) && incoming.payload_len > 0 {
-            begins = layer.bounds.receive(arrived.sequence, incoming.timestamp, header.marker);
-            first = layer.bounds.first_of(arrived.sequence, incoming.timestamp);
-            if producer.codec != Codec::Vp9 {
-                // What a decoder starts with may stand behind a delimiter or a message of the same picture.
-                facts.start_of_frame = begins || facts.key_frame;
-            }
-        }
-        if begins {
-            layer.frames += 1;
-            layer.frame_begins = [Some(now), layer.frame_begins[0]];
-        }
-        let mut has_other_layers = false;
-        if let Some(scalable) = layer.scalable.as_mut().filter(|_| incoming.payload_len > 0) {
-            has_other_layers = scalable.describe(arrived.sequence, incoming.descriptor, &mut facts, now);
-            scalable.count(&facts, incoming.bytes, now);
-        }
-        if facts.key_frame && producer.kind == Kind::Video {
-            layer.key_frame_count += 1;
-            layer.key_frames.key_frame_arrived();
-            // Where sizes are independent, that of one is no help to the receivers of another.
-            if layer.scalable.as_ref().is_none_or(|scalable| scalable.restarts_all(&facts)) {
-                layer.nack.key_frame(first);
-            }
-        }
-        let first_of_layer =
-            layer.last_packet.replace(now).is_none_or(|last| now.duration_since(last) >= LAYER_SILENCE);
+        let meaning = producer.understand(now, stream, incoming, payload)?;
+        let is_back = producer.note(now, stream, incoming, &meaning);
+        self.follow(now, stream, &meaning, is_back);
+        self.keep(now, stream, incoming, &meaning, is_heard);
+        Ok(())
+    }
 
-        if let Some(rate) = layer.temporal_rates.get_mut(facts.temporal as usize) {
-            rate.add(incoming.bytes, now);
-        }
-        let with_key_frame = facts.key_frame && facts.start_of_frame;
-        if first_of_layer && producer.needs_key_frame() {
+    /// Changes what receivers get of the source, where this packet is a reason to.
+    #[inline]
+    fn follow(&mut self, now: Instant, stream: Stream, meaning: &Meaning, is_back: bool) {
+        let with_key_frame = meaning.facts.key_frame && meaning.facts.start_of_frame;
+        if is_back {
             self.begin_layer(now, stream, with_key_frame);
         }
-        if arrived.order == Order::Restart {
+        if meaning.order == Order::Restart {
             self.start_over(now, stream, with_key_frame);
         }
-        if has_other_layers {
-            self.choose_layers(now, stream.producer, !facts.key_frame);
+        if meaning.has_other_layers {
+            self.choose_layers(now, stream.producer, !meaning.facts.key_frame);
         }
-        let Some(producer) = self.producers.at_mut(stream.producer) else { return Err(Discard::UnknownStream) };
+    }
+
+    /// The packet goes into the history and, where somebody gets its layer, on the list of what leaves.
+    #[inline]
+    fn keep(&mut self, now: Instant, stream: Stream, incoming: &Incoming<'_>, meaning: &Meaning, is_heard: bool) {
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return };
         let layer = &mut producer.layers[stream.layer as usize];
         let (all, paused) = (producer.consumers.len() as u64, u64::from(producer.paused_consumers));
         self.discards.add(Discard::ConsumerPaused, paused);
         if !is_heard {
             self.discards.add(Discard::NotLoudest, all - paused);
-            return Ok(());
+            return;
         }
-        let mut packet = Packet::new(arrived.sequence, incoming.timestamp, incoming.payload_len);
-        packet.marker = header.marker;
-        packet.key_frame = facts.key_frame;
-        packet.start_of_frame = facts.start_of_frame;
-        packet.end_of_frame = facts.end_of_frame;
-        packet.spatial = facts.spatial;
-        packet.temporal = facts.temporal;
-        packet.targets = facts.targets;
-        packet.switches = facts.switches;
-        packet.layer_sync = facts.layer_sync;
-        packet.vp8 = facts.vp8;
-        pass_extensions(&mut packet, header, bytes, &producer.extensions);
-        pass_descriptor(&mut packet, bytes, &incoming);
+        let packet = incoming.packet(meaning, &producer.extensions);
         let number = self.history.commit(incoming.payload_at, packet, now, producer.kind.kept());
-        layer.index.insert(arrived.sequence, number, &self.history);
+        layer.index.insert(meaning.sequence, number, &self.history);
 
         let listening = layer.consumers.len() as u64;
         self.discards.add(Discard::OtherLayer, all - paused - listening);
         if listening > 0 {
-            let ends_run = header.marker || producer.kind == Kind::Audio;
-            if layer.pend(number, arrival, ends_run) {
+            let ends_run = incoming.header.marker || producer.kind == Kind::Audio;
+            if layer.pend(number, incoming.arrival, ends_run) {
                 self.egress.held.push((stream.producer, stream.layer));
             }
             self.egress.leave_by(layer.leaves(self.config.hold, self.gather).map(|(at, _)| at));
         }
-        Ok(())
     }
 
     /// A layer arrives that did not: before its first packet is offered to anybody it is chosen by those who want it, so
@@ -274,15 +212,29 @@ impl Shard {
 
 /// What is forwarded of a packet, once a retransmission's wrapping is off.
 struct Incoming<'a> {
+    arrival: Instant,
+    /// As it came, for its header extensions and for statistics.
+    datagram: &'a [u8],
+    header: &'a RtpHeader,
     sequence: u16,
-    timestamp: u32,
     payload_type: u8,
     payload_at: usize,
     payload_len: usize,
     /// Dependency descriptor; empty without one.
     descriptor: &'a [u8],
-    /// Of the whole datagram, for statistics.
-    bytes: usize,
+}
+
+/// What a packet is within its layer.
+struct Meaning {
+    order: Order,
+    /// In the layer's own space.
+    sequence: u64,
+    facts: PayloadFacts,
+    begins_frame: bool,
+    /// The first packet of the same frame.
+    first_of_frame: u64,
+    /// Its sender makes other spatial layers from here on.
+    has_other_layers: bool,
 }
 
 impl Incoming<'_> {
@@ -299,9 +251,110 @@ impl Incoming<'_> {
         self.payload_type = producer.payload_type;
         Ok(())
     }
+
+    /// As the history keeps it.
+    #[inline]
+    fn packet(&self, meaning: &Meaning, extensions: &ExtensionMap) -> Packet {
+        let facts = &meaning.facts;
+        let mut packet = Packet::new(meaning.sequence, self.header.timestamp, self.payload_len);
+        packet.marker = self.header.marker;
+        packet.key_frame = facts.key_frame;
+        packet.start_of_frame = facts.start_of_frame;
+        packet.end_of_frame = facts.end_of_frame;
+        packet.spatial = facts.spatial;
+        packet.temporal = facts.temporal;
+        packet.targets = facts.targets;
+        packet.switches = facts.switches;
+        packet.layer_sync = facts.layer_sync;
+        packet.vp8 = facts.vp8;
+        self.pass_extensions(&mut packet, extensions);
+        self.pass_descriptor(&mut packet);
+        packet
+    }
+
+    /// Keeps the extensions that receivers get as they came, under the router's ids.
+    fn pass_extensions(&self, packet: &mut Packet, map: &ExtensionMap) {
+        for (id, value) in self.header.extensions(self.datagram) {
+            if let Some(
+                extension @ (Extension::AudioLevel
+                | Extension::VideoOrientation
+                | Extension::TransmissionOffset
+                | Extension::AbsCaptureTime
+                | Extension::PlayoutDelay),
+            ) = map.extension(id)
+            {
+                packet.passed.push(extension, value);
+            }
+        }
+    }
+
+    /// A dependency descriptor stays where it is: the history keeps a packet's header in front of its payload.
+    fn pass_descriptor(&self, packet: &mut Packet) {
+        let len = self.descriptor.len();
+        if len > 0 && len <= DESCRIPTOR_BYTES {
+            let at = self.descriptor.as_ptr() as usize - self.datagram.as_ptr() as usize;
+            packet.descriptor_back = (self.payload_at - at) as u16;
+            packet.descriptor_len = len as u8;
+        }
+    }
 }
 
 impl Producer {
+    /// The packet's number, and what its payload and its descriptor say of it. Refuses what came before, and what no decoder
+    /// could use.
+    #[inline]
+    fn understand(
+        &mut self,
+        now: Instant,
+        stream: Stream,
+        incoming: &Incoming<'_>,
+        payload: &[u8],
+    ) -> Result<Meaning, Discard> {
+        let facts = match payload {
+            [] => PayloadFacts::default(),
+            payload => inspect(self.codec, payload).ok_or(Discard::MalformedPayload)?,
+        };
+        let layer = &mut self.layers[stream.layer as usize];
+        let Arrived { order, sequence } = layer.number(now, stream.is_rtx, incoming, self.clock_rate)?;
+        let (begins_frame, first_of_frame, has_other_layers) = (facts.start_of_frame, sequence, false);
+        let mut meaning = Meaning { order, sequence, facts, begins_frame, first_of_frame, has_other_layers };
+        if !payload.is_empty() && matches!(self.codec, Codec::Vp9 | Codec::H264 | Codec::Av1) {
+            layer.find_frame(self.codec, incoming, &mut meaning);
+            if let Some(scalable) = &mut layer.scalable {
+                meaning.has_other_layers = scalable.describe(sequence, incoming.descriptor, &mut meaning.facts, now);
+            }
+        }
+        Ok(meaning)
+    }
+
+    /// What the packet changes in its layer: frames, key frames, rates. Returns whether a layer of pictures begins with it, or
+    /// goes on after a silence.
+    #[inline]
+    fn note(&mut self, now: Instant, stream: Stream, incoming: &Incoming<'_>, meaning: &Meaning) -> bool {
+        let (facts, bytes, is_video) = (&meaning.facts, incoming.datagram.len(), self.kind == Kind::Video);
+        let layer = &mut self.layers[stream.layer as usize];
+        if meaning.begins_frame {
+            layer.frames += 1;
+            layer.frame_begins = [Some(now), layer.frame_begins[0]];
+        }
+        if let Some(scalable) = layer.scalable.as_mut().filter(|_| incoming.payload_len > 0) {
+            scalable.count(facts, bytes, now);
+        }
+        if facts.key_frame && is_video {
+            layer.key_frame_count += 1;
+            layer.key_frames.key_frame_arrived();
+            // Where sizes are independent, that of one is no help to the receivers of another.
+            if layer.scalable.as_ref().is_none_or(|scalable| scalable.restarts_all(facts)) {
+                layer.nack.key_frame(meaning.first_of_frame);
+            }
+        }
+        if let Some(rate) = layer.temporal_rates.get_mut(facts.temporal as usize) {
+            rate.add(bytes, now);
+        }
+        let last = layer.last_packet.replace(now);
+        is_video && last.is_none_or(|last| now.duration_since(last) >= LAYER_SILENCE)
+    }
+
     /// Which layer an unknown SSRC is, by what its packet says of itself.
     fn layer_named(&self, values: &ExtensionValues<'_>, payload_type: u8) -> Option<(u8, bool)> {
         if values.mid.is_some() && values.mid != self.mid.as_deref() {
@@ -326,38 +379,52 @@ impl Producer {
     }
 }
 
+impl Layer {
+    /// Finds the packet's place in its stream. What misses is asked for by it, and what begins anew forgets what was.
+    #[inline]
+    fn number(
+        &mut self,
+        now: Instant,
+        is_rtx: bool,
+        incoming: &Incoming<'_>,
+        clock_rate: u32,
+    ) -> Result<Arrived, Discard> {
+        let (sequence, arrival, bytes) = (incoming.sequence, incoming.arrival, incoming.datagram.len());
+        let arrived = match is_rtx {
+            true => self.reception.repair(sequence, arrival, bytes),
+            false => self.reception.receive(sequence, incoming.header.timestamp, clock_rate, arrival, bytes),
+        };
+        match arrived.order {
+            Order::Newest | Order::Late => self.nack.receive(arrived.sequence, now, is_rtx),
+            Order::Restart => {
+                self.nack.restart(arrived.sequence);
+                self.bounds.restart();
+                self.scalable.iter_mut().for_each(|scalable| scalable.restart());
+            }
+            Order::Duplicate => return Err(Discard::Duplicate),
+            Order::Stray => return Err(Discard::Stray),
+        }
+        Ok(arrived)
+    }
+
+    /// Where the packet's frame begins, for payloads that do not say so themselves.
+    fn find_frame(&mut self, codec: Codec, incoming: &Incoming<'_>, meaning: &mut Meaning) {
+        let (sequence, RtpHeader { timestamp, marker, .. }) = (meaning.sequence, *incoming.header);
+        meaning.begins_frame = self.bounds.receive(sequence, timestamp, marker);
+        meaning.first_of_frame = self.bounds.first_of(sequence, timestamp);
+        if codec != Codec::Vp9 {
+            // What a decoder starts with may stand behind a delimiter or a message of the same picture.
+            meaning.facts.start_of_frame = meaning.begins_frame || meaning.facts.key_frame;
+        }
+    }
+}
+
 fn payload_len(header: &RtpHeader, payload: &[u8]) -> Result<usize, Discard> {
     if !header.padding {
         return Ok(payload.len());
     }
     let padding = padding_len(payload).ok_or(Discard::MalformedRtp)?;
     Ok(payload.len() - padding)
-}
-
-/// Keeps the extensions that receivers get as they came, under the router's ids.
-fn pass_extensions(packet: &mut Packet, header: &RtpHeader, bytes: &[u8], map: &ExtensionMap) {
-    for (id, value) in header.extensions(bytes) {
-        if let Some(
-            extension @ (Extension::AudioLevel
-            | Extension::VideoOrientation
-            | Extension::TransmissionOffset
-            | Extension::AbsCaptureTime
-            | Extension::PlayoutDelay),
-        ) = map.extension(id)
-        {
-            packet.passed.push(extension, value);
-        }
-    }
-}
-
-/// A dependency descriptor stays where it is: the history keeps a packet's header in front of its payload.
-fn pass_descriptor(packet: &mut Packet, bytes: &[u8], incoming: &Incoming<'_>) {
-    let len = incoming.descriptor.len();
-    if len > 0 && len <= DESCRIPTOR_BYTES {
-        let at = incoming.descriptor.as_ptr() as usize - bytes.as_ptr() as usize;
-        packet.descriptor_back = (incoming.payload_at - at) as u16;
-        packet.descriptor_len = len as u8;
-    }
 }
 
 fn refusal(error: SrtpError) -> Discard {
