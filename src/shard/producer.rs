@@ -15,7 +15,7 @@ use crate::media::key_frame::KeyFramePolicy;
 use crate::media::nack::NackList;
 use crate::media::report::{RateMeter, Reception};
 use crate::media::scalable::Scalable;
-use crate::media::spec::{Codec, Feedback, Kind, ProducerSpec, SourceClass};
+use crate::media::spec::{Codec, EncodingSpec, Feedback, Kind, ProducerSpec, SourceClass};
 use crate::media::timeline::Timeline;
 use crate::packet::extension::ExtensionMap;
 use crate::shard::consumer::Consumer;
@@ -117,50 +117,11 @@ pub struct Layer {
 
 impl Producer {
     pub fn new(spec: ProducerSpec, room: Key<Room>, peer: PeerId, transport: Key<Transport>) -> Self {
-        let temporal_layers = spec.encodings.iter().map(|encoding| encoding.temporal_layers).max().unwrap_or(1);
-        let scalable = scalable(&spec);
-        let spatial_layers = scalable.as_ref().map_or(spec.encodings.len() as u8, |scalable| scalable.spatial_layers());
-        let mut offer = Offer::new(spatial_layers, temporal_layers);
-        // Until it is measured, what its sender says that it will need at most. How that is shared out within a stream
-        // it does not say.
-        for (at, encoding) in spec.encodings.iter().enumerate().filter(|_| scalable.is_none()) {
-            for (temporal, percent) in TEMPORAL_SHARES.into_iter().enumerate() {
-                let bps = u64::from(encoding.max_bitrate_bps.unwrap_or(0)) * percent / 100;
-                offer.observe(at as u8, temporal as u8, bps);
-            }
-        }
-        let mut layers: Vec<Layer> = spec
-            .encodings
-            .into_iter()
-            .map(|encoding| Layer {
-                ssrc: encoding.ssrc,
-                rtx_ssrc: encoding.rtx_ssrc,
-                rid: encoding.rid,
-                reception: Reception::new(),
-                nack: NackList::new(),
-                key_frames: KeyFramePolicy::new(spec.class),
-                index: SequenceIndex::default(),
-                pending: Vec::with_capacity(RUN_SEGMENTS),
-                pending_since: None,
-                pending_is_complete: false,
-                consumers: Vec::new(),
-                last_packet: None,
-                scalable: None,
-                frame_begins: [None; 2],
-                dtx: encoding.dtx,
-                temporal_rates: Default::default(),
-                bounds: FrameBounds::default(),
-                frames: 0,
-                key_frame_count: 0,
-                max_bitrate_bps: encoding.max_bitrate_bps,
-                plis_sent: 0,
-                firs_sent: 0,
-                fir_sequence: 0,
-            })
-            .collect();
-        if let [only] = &mut layers[..] {
-            only.scalable = scalable;
-        }
+        let mut scalable = scalable(&spec);
+        let offer = declared(&spec, scalable.as_deref());
+        // Only a single encoding has layers within it.
+        let layer = |encoding| Layer { scalable: scalable.take(), ..Layer::new(encoding, spec.class) };
+        let layers = spec.encodings.into_iter().map(layer).collect();
         Producer {
             id: spec.id,
             peer,
@@ -308,6 +269,34 @@ impl Producer {
 }
 
 impl Layer {
+    fn new(encoding: EncodingSpec, class: SourceClass) -> Layer {
+        Layer {
+            ssrc: encoding.ssrc,
+            rtx_ssrc: encoding.rtx_ssrc,
+            rid: encoding.rid,
+            reception: Reception::new(),
+            nack: NackList::new(),
+            key_frames: KeyFramePolicy::new(class),
+            index: SequenceIndex::default(),
+            pending: Vec::with_capacity(RUN_SEGMENTS),
+            pending_since: None,
+            pending_is_complete: false,
+            consumers: Vec::new(),
+            last_packet: None,
+            scalable: None,
+            frame_begins: [None; 2],
+            dtx: encoding.dtx,
+            temporal_rates: Default::default(),
+            bounds: FrameBounds::default(),
+            frames: 0,
+            key_frame_count: 0,
+            max_bitrate_bps: encoding.max_bitrate_bps,
+            plis_sent: 0,
+            firs_sent: 0,
+            fir_sequence: 0,
+        }
+    }
+
     /// Whether packets came lately.
     pub fn is_fresh(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now.duration_since(at) < LAYER_SILENCE)
@@ -361,6 +350,21 @@ impl Layer {
             self.consumers.swap_remove(at);
         }
     }
+}
+
+/// What forwarding costs until it is measured: what its sender says that it will need at most. How that is shared out within
+/// a stream it does not say.
+fn declared(spec: &ProducerSpec, scalable: Option<&Scalable>) -> Offer {
+    let temporal_layers = spec.encodings.iter().map(|encoding| encoding.temporal_layers).max().unwrap_or(1);
+    let spatial_layers = scalable.map_or(spec.encodings.len() as u8, Scalable::spatial_layers);
+    let mut offer = Offer::new(spatial_layers, temporal_layers);
+    for (at, encoding) in spec.encodings.iter().enumerate().filter(|_| scalable.is_none()) {
+        for (temporal, percent) in TEMPORAL_SHARES.into_iter().enumerate() {
+            let bps = u64::from(encoding.max_bitrate_bps.unwrap_or(0)) * percent / 100;
+            offer.observe(at as u8, temporal as u8, bps);
+        }
+    }
+    offer
 }
 
 /// What one encoding of VP9 or AV1 declares of layers within it. Encodings beside each other are simulcast.
