@@ -30,7 +30,7 @@ use crate::shard::consumer::{Consumer, Verdict};
 use crate::shard::outbox::Outbox;
 use crate::shard::producer::Producer;
 use crate::shard::room::Room;
-use crate::shard::table::Key;
+use crate::shard::table::{Key, Table};
 use crate::shard::transport::{Keys, Transport};
 
 /// Buffers of one tick, kept for their capacity.
@@ -260,52 +260,23 @@ impl Shard {
         let abs_send_time = self.clock.abs_send_time(now);
         let is_scarce = !self.gather.is_zero();
         let Some(transport) = self.transports.at_mut(key) else { return };
-        let (Some(keys), Some(destination)) = (transport.keys.as_mut(), transport.destination) else { return };
+        let (true, Some(destination)) = (transport.keys.is_some(), transport.destination) else { return };
+        let (consumers, history) = (&self.consumers, &self.history);
+        let material = Material { now, abs_send_time, is_scarce, packets, consumers, history };
         let (mut sent, mut bytes) = (0, 0);
-        let mut rest = outgoing;
-        while let Some(first) = rest.first() {
-            let segment = first.padded as usize;
+        while let Some(first) = outgoing.get(sent) {
             let Some(slot) = outbox.reserve(destination, RUN_BYTES) else {
-                self.discards.add(Discard::NoSlot, rest.len() as u64);
+                self.discards.add(Discard::NoSlot, (outgoing.len() - sent) as u64);
                 break;
             };
-            let (mut at, mut count) = (0, 0);
-            while let Some((next, behind)) = rest.split_first() {
-                let Some(target) = joined_size(next, segment, is_scarce).filter(|_| count < RUN_SEGMENTS) else {
-                    break;
-                };
-                if at + target.max(next.size as usize + HEADER_BYTES) > RUN_BYTES {
-                    break;
-                }
-                let consumer = self.consumers.at(next.consumer).expect("nobody goes between deciding and writing");
-                let number = transport.transport_sequence as u16;
-                let departure = Departure { abs_send_time, transport_sequence: number };
-                let packet = &packets[next.packet as usize];
-                let out = &mut slot[at..];
-                let written = write_one(next, target, out, departure, consumer, packet, keys, &self.history);
-                let is_numbered = consumer.header.has_transport_cc();
-                transport.transport_sequence += u64::from(is_numbered);
-                match &mut transport.estimator {
-                    Some(estimator) if is_numbered => estimator.sent(SeqNo(number), written, now),
-                    Some(estimator) => estimator.sent_unnumbered(written, now),
-                    None => {}
-                }
-                if next.is_awaited && is_numbered {
-                    transport.awaited.sent(SeqNo(number), next.consumer, next.rewrite.sequence as u16, now);
-                }
-                at += written;
-                count += 1;
-                rest = behind;
-                if written < segment {
-                    break;
-                }
-            }
-            outbox.commit(at, segment.min(at));
-            sent += count as u64;
-            bytes += at;
+            let (count, len) = material.fill(slot, &outgoing[sent..], transport);
+            outbox.commit(len, len.min(first.padded as usize));
+            sent += count;
+            bytes += len;
             self.counters.messages_sent += 1;
         }
-        self.account(now, &outgoing[..sent as usize], packets);
+        self.account(now, &outgoing[..sent], packets);
+        let sent = sent as u64;
         if let Some(transport) = self.transports.at_mut(key) {
             transport.sent.count(sent, bytes, now);
             transport.pacer.debit(bytes);
@@ -347,6 +318,54 @@ impl Egress {
     #[inline]
     pub fn leave_by(&mut self, at: Option<Instant>) {
         self.leaves_at = self.leaves_at.into_iter().chain(at).min();
+    }
+}
+
+/// What messages are made of.
+struct Material<'a> {
+    now: Instant,
+    abs_send_time: u32,
+    is_scarce: bool,
+    packets: &'a [Packet],
+    consumers: &'a Table<Consumer>,
+    history: &'a History,
+}
+
+impl Material<'_> {
+    /// Writes one message: the first of these packets, and those behind it whose sizes let them join. Returns how many, and
+    /// the bytes.
+    #[inline]
+    fn fill(&self, slot: &mut [u8], outgoing: &[Outgoing], transport: &mut Transport) -> (usize, usize) {
+        let (Some(keys), Some(first)) = (transport.keys.as_mut(), outgoing.first()) else { return (0, 0) };
+        let segment = first.padded as usize;
+        let (mut count, mut at) = (0, 0);
+        for next in outgoing.iter().take(RUN_SEGMENTS) {
+            let Some(target) = joined_size(next, segment, self.is_scarce) else { break };
+            if at + target.max(next.size as usize + HEADER_BYTES) > RUN_BYTES {
+                break;
+            }
+            let consumer = self.consumers.at(next.consumer).expect("nobody goes between deciding and writing");
+            let number = transport.transport_sequence as u16;
+            let departure = Departure { abs_send_time: self.abs_send_time, transport_sequence: number };
+            let packet = &self.packets[next.packet as usize];
+            let written = write_one(next, target, &mut slot[at..], departure, consumer, packet, keys, self.history);
+            let is_numbered = consumer.header.has_transport_cc();
+            transport.transport_sequence += u64::from(is_numbered);
+            match &mut transport.estimator {
+                Some(estimator) if is_numbered => estimator.sent(SeqNo(number), written, self.now),
+                Some(estimator) => estimator.sent_unnumbered(written, self.now),
+                None => {}
+            }
+            if next.is_awaited && is_numbered {
+                transport.awaited.sent(SeqNo(number), next.consumer, next.rewrite.sequence as u16, self.now);
+            }
+            at += written;
+            count += 1;
+            if written < segment {
+                break;
+            }
+        }
+        (count, at)
     }
 }
 
