@@ -148,13 +148,21 @@ impl Shard {
     fn grant(&mut self, now: Instant, key: Key<Consumer>, demand: &Demand) {
         let Some(consumer) = self.consumers.at_mut(key) else { return };
         consumer.rest.grant = demand.grant;
-        if consumer.rest.kind != Kind::Video || demand.paused {
+        if consumer.rest.kind != Kind::Video {
+            return;
+        }
+        let begins = std::mem::take(&mut consumer.rest.begins);
+        if demand.paused {
+            // It is to be there when its source goes on.
+            if begins {
+                self.begin(now, key);
+            }
             return;
         }
         let allowed = allowed(demand, consumer.selector.allowed());
         let is_same = consumer.selector.allowed() == allowed;
         consumer.selector.allow(allowed);
-        if std::mem::take(&mut consumer.rest.begins) {
+        if begins {
             self.begin(now, key);
         } else if !is_same {
             self.choose_layer(now, key);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ringside::ids::ConsumerId;
-use ringside::shard::command::{Event, Layers, Reason};
+use ringside::shard::command::{Command, Event, Layers, Reason};
 
 use crate::call::Call;
 use crate::network::Link;
@@ -51,4 +51,24 @@ fn a_picture_of_one_size_that_is_added_is_soon_seen_and_stays() {
             }
         }
     }
+}
+
+#[test]
+fn who_comes_while_a_source_is_paused_has_its_picture_as_soon_as_it_goes_on() {
+    let mut call = Call::new(1);
+    let senders = [call.join(), call.join()];
+    let viewer = call.join_to_watch();
+    call.run(SECOND);
+    let [seen, paused] = [0, 1].map(|at| call.publish(senders[at], Source::camera(SSRC + 500 * at as u32, call.now)));
+    call.watch(viewer, seen);
+    call.run(SECOND);
+    call.command(|token| Command::PauseProducer { token, producer: paused }).unwrap();
+    call.run(2 * SECOND);
+    let (_, ssrc) = call.watch(viewer, paused);
+    call.run(MS);
+    let resumed = call.now;
+    call.command(|token| Command::ResumeProducer { token, producer: paused }).unwrap();
+    call.run(SECOND);
+    let first = call.viewer(viewer, ssrc).shown().first().map(|first| first.at - resumed);
+    assert!(first.is_some_and(|first| first < 150 * MS), "{first:?}");
 }
