@@ -221,7 +221,7 @@ impl Shard {
                 let rtx = consumer.rest.rtx.as_mut()?;
                 let (size, is_numbered) = (rtx.padding_size(overhead), rtx.header.has_transport_cc());
                 let padding = Padding { wanted, size, is_numbered, departure };
-                self.counters.add(transport.pad(now, padding, outbox, |departure, out, keys| {
+                self.counters.pad(transport.pad(now, padding, outbox, |departure, out, keys| {
                     rtx.write_padding(timestamp, departure, out, keys)
                 }));
             }
@@ -231,7 +231,7 @@ impl Shard {
                     let timestamp = (self.clock.unix(now).as_millis() * 90) as u32;
                     let (size, is_numbered) = (probator.size(overhead), probator.has_transport_cc());
                     let padding = Padding { wanted, size, is_numbered, departure };
-                    self.counters.add(transport.pad(now, padding, outbox, |departure, out, keys| {
+                    self.counters.pad(transport.pad(now, padding, outbox, |departure, out, keys| {
                         probator.write(departure, timestamp, out, keys)
                     }));
                 }
@@ -297,6 +297,7 @@ impl Transport {
             left -= count;
         }
         self.sent.count(sent.packets, sent.bytes as usize, now);
+        self.padding_bytes_sent += sent.bytes;
         self.pacer.debit(sent.bytes as usize);
         sent
     }

@@ -139,6 +139,7 @@ impl Shard {
             rtt: None,
             received: Traffic::default(),
             sent: Traffic::default(),
+            padding_bytes_sent: 0,
             last_left: None,
             resent: Resent::default(),
             resends_waiting: 0,

@@ -158,6 +158,9 @@ pub struct Counters {
     pub packets_sent: u64,
     pub bytes_sent: u64,
     pub messages_sent: u64,
+    /// Padding of probes, which is among what was sent.
+    pub padding_packets_sent: u64,
+    pub padding_bytes_sent: u64,
     pub events_lost: u64,
 }
 
@@ -170,7 +173,9 @@ struct Sent {
 }
 
 impl Counters {
-    fn add(&mut self, sent: Sent) {
+    fn pad(&mut self, sent: Sent) {
+        self.padding_packets_sent += sent.packets;
+        self.padding_bytes_sent += sent.bytes;
         self.packets_sent += sent.packets;
         self.bytes_sent += sent.bytes;
         self.messages_sent += sent.messages;

@@ -69,6 +69,8 @@ impl Shard {
             packets_sent: self.counters.packets_sent,
             bytes_sent: self.counters.bytes_sent,
             messages_sent: self.counters.messages_sent,
+            padding_packets_sent: self.counters.padding_packets_sent,
+            padding_bytes_sent: self.counters.padding_bytes_sent,
             repairs,
             history_bytes: self.history.bytes() as u64,
             history_packets_cut_short: self.history.cut_short(),
@@ -113,6 +115,7 @@ fn transport_row(transport: &Transport, now: Instant) -> TransportStats {
         bytes_sent: transport.sent.bytes,
         recv_bitrate_bps: transport.received.rate.bitrate_bps(now),
         send_bitrate_bps: transport.sent.rate.bitrate_bps(now),
+        padding_bytes_sent: transport.padding_bytes_sent,
         rtt_ms: transport.rtt.map(ms),
         available_outgoing_bitrate_bps: transport.estimator.as_ref().map(|estimator| estimator.estimate_bps()),
     }

@@ -33,6 +33,8 @@ pub struct TransportStats {
     pub bytes_sent: u64,
     pub recv_bitrate_bps: u64,
     pub send_bitrate_bps: u64,
+    /// Of these, what left as padding of probes for more bandwidth.
+    pub padding_bytes_sent: u64,
     /// From the newest RTCP report of the peer about what it receives; there is none of a peer that only sends.
     pub rtt_ms: Option<f64>,
     /// What the send-side estimate allows, where there is one.
@@ -119,6 +121,9 @@ pub struct WorkerStats {
     pub bytes_sent: u64,
     /// GSO messages handed to the kernel.
     pub messages_sent: u64,
+    /// Of what was sent, padding of probes for more bandwidth.
+    pub padding_packets_sent: u64,
+    pub padding_bytes_sent: u64,
     pub ticks: u64,
     /// CPU time of the worker's thread over the last second, as a share of it, 0 to 1: its own work, and the kernel's
     /// while it receives and sends for it.

@@ -72,6 +72,8 @@ pub struct Transport {
     pub rtt: Option<Duration>,
     pub received: Traffic,
     pub sent: Traffic,
+    /// Of probes, among what was sent.
+    pub padding_bytes_sent: u64,
     /// How many packets had left by the last report before which some did, and when that was.
     pub last_left: Option<(u64, Instant)>,
     pub resent: Resent,

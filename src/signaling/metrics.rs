@@ -74,12 +74,16 @@ impl Collector {
 
     fn workers(&self, scrape: &mut Scrape) -> Result<(), Error> {
         type Count = (&'static str, &'static str, fn(&WorkerStats) -> u64);
-        const COUNTERS: [Count; 17] = [
+        const COUNTERS: [Count; 19] = [
             ("packets_received", "Datagrams received", |w| w.packets_received),
             ("bytes_received", "Bytes of datagrams received", |w| w.bytes_received),
             ("packets_sent", "Datagrams sent", |w| w.packets_sent),
             ("bytes_sent", "Bytes of datagrams sent", |w| w.bytes_sent),
             ("messages_sent", "Messages handed to the kernel, each one or more datagrams", |w| w.messages_sent),
+            ("padding_packets_sent", "Datagrams of padding among those sent, of probes for more bandwidth", |w| {
+                w.padding_packets_sent
+            }),
+            ("padding_bytes_sent", "Bytes of these datagrams", |w| w.padding_bytes_sent),
             ("ticks", "Rounds of a worker's loop", |w| w.ticks),
             ("key_frames_asked", "Key frames that receivers needed", |w| w.repairs.key_frames_asked),
             ("key_frames_coalesced", "Of these, the ones that a request under way served", |w| {
@@ -278,6 +282,7 @@ mod tests {
             "ringside_worker_key_frames_coalesced_total{worker=\"1\"} 48",
             "ringside_worker_key_frame_requests_sent_total{worker=\"1\"} 0",
             "ringside_worker_downlink_packets_resent_total{worker=\"1\"} 0",
+            "ringside_worker_padding_bytes_sent_total{worker=\"1\"} 0",
             "ringside_worker_busy_ratio{worker=\"1\"} 0.25",
             "ringside_worker_discards_total{worker=\"1\",reason=\"oversized\"} 3",
             "ringside_worker_discards_total{worker=\"1\",reason=\"unknown-source\"} 0",

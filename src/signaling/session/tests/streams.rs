@@ -324,6 +324,7 @@ fn rows_of_statistics_carry_the_names_that_clients_know() {
         bytes_sent: 4,
         recv_bitrate_bps: 5,
         send_bitrate_bps: 6,
+        padding_bytes_sent: 0,
         rtt_ms: Some(7.5),
         available_outgoing_bitrate_bps: None,
     };
