@@ -656,3 +656,35 @@ fn of_fifty_viewers_of_a_single_size_the_one_whose_link_is_too_narrow_loses_it_a
         assert_eq!((picture.shown_in(from, to), picture.missing()), (450, 0), "viewer {viewer}");
     }
 }
+
+#[test]
+fn on_a_wide_path_that_loses_one_packet_in_two_hundred_a_tile_is_enlarged_at_once_and_padding_is_nothing() {
+    for seed in 1..=2 {
+        let mut call = Call::new(seed);
+        call.default_link = Link { delay: 20 * MS, ..Link::default() };
+        let sender = call.join();
+        let viewers: Vec<_> = (0..5).map(|_| call.join_to_watch()).collect();
+        call.run(2 * SECOND);
+        for viewer in &viewers {
+            call.set_links(*viewer, call.default_link, Link { loss: 0.005, ..call.default_link });
+        }
+        let camera = call.publish(sender, Source::simulcast(SSRC, call.now));
+        let (consumers, ssrcs): (Vec<_>, Vec<_>) = viewers.iter().map(|viewer| call.watch(*viewer, camera)).unzip();
+        let eyes: Vec<_> = viewers.into_iter().zip(ssrcs).collect();
+        consumers.iter().for_each(|consumer| call.prefer(*consumer, 1, None));
+        call.run_watched(30 * SECOND, &eyes);
+        let enlarged = call.now;
+        consumers.iter().for_each(|consumer| call.prefer(*consumer, 2, None));
+        call.run_watched(15 * SECOND, &eyes);
+        for (viewer, ssrc) in &eyes {
+            let seen = layers(call.viewer(*viewer, *ssrc), enlarged, call.now);
+            let seen: Vec<_> = seen.into_iter().map(|(at, layer)| (layer, at - enlarged)).collect();
+            let is_at_once = seen.last().is_some_and(|(layer, at)| *layer == 2 && *at < 500 * MS);
+            assert!(is_at_once && seen.len() == 2, "seed {seed}: {seen:?}");
+        }
+        let sent = call.shard.worker_stats();
+        let (padding, all) = (sent.padding_bytes_sent, sent.bytes_sent);
+        // Two probes of each receiver or three; and none where nothing probes would pass as well.
+        assert!(padding > 0 && padding < all / 200, "seed {seed}: {padding} bytes of {all} are padding");
+    }
+}

@@ -272,16 +272,20 @@ impl Estimator {
             self.jammed_us = Some(now_us);
         }
         self.end_jam(now_us);
-        if let Some(answer) = self.prober.answer() {
-            let before = self.estimate_bps;
+        let answer = self.prober.answer();
+        if let Some(answer) = &answer {
+            self.loss.probed(answer.measured_bps);
             // Only upwards: a probe that found less found the queue that it made itself.
             if answer.measured_bps > self.rate.bps() {
                 self.rate.set(answer.measured_bps, now_us);
             }
-            self.prober.judge(&answer, before, now_us);
         }
         self.loss.update(self.rate.bps(), delivered_bps, now_us);
+        let before = self.estimate_bps;
         self.combine();
+        if let Some(answer) = answer {
+            self.prober.judge(&answer, before, self.estimate_bps, now_us);
+        }
     }
 
     fn end_jam(&mut self, now_us: u64) {

@@ -183,10 +183,11 @@ impl Prober {
         answer
     }
 
-    /// The answer was put to use: go on at once, or wait for longer.
-    pub(super) fn judge(&mut self, answer: &Answer, estimate_before_bps: u64, now_us: u64) {
+    /// The answer was put to use: go on at once, or wait for longer. Where something else than delay holds the estimate down
+    /// an answer raises it little or later, and the next would be the same.
+    pub(super) fn judge(&mut self, answer: &Answer, before_bps: u64, after_bps: u64, now_us: u64) {
         let held = answer.measured_bps as f64 >= ANSWERED * answer.probed_bps as f64;
-        let learnt = answer.measured_bps > estimate_before_bps * 11 / 10;
+        let learnt = after_bps > before_bps * 11 / 10;
         self.free_since_us = self.free_since_us.filter(|_| held);
         if held && learnt {
             (self.next_us, self.pause_us) = (now_us, PAUSE_US);

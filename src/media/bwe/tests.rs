@@ -352,6 +352,19 @@ fn beside_transport_cc_the_receivers_maximum_is_a_cap() {
 }
 
 #[test]
+fn where_an_answer_cannot_raise_the_estimate_probes_are_seconds_apart() {
+    let mut s = Simulation::new(Path::steady(WIDE), Sender::Constant(500_000));
+    s.estimator.want(Some(1_800_000), 1_800_000);
+    s.run(5_000);
+    s.estimator.remb(700_000);
+    let before = s.estimator.probes();
+    s.run(60_000);
+    let probes = s.estimator.probes() - before;
+    assert!((5..=15).contains(&probes), "{probes} in a minute");
+    assert!(s.padding_bytes * 50 < s.media_bytes, "{} bytes beside {}", s.padding_bytes, s.media_bytes);
+}
+
+#[test]
 fn small_changes_are_not_told() {
     let mut estimator = Estimator::new(Instant::now());
     estimator.remb(1_000_000);
