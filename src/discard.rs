@@ -77,6 +77,8 @@ discards! {
     TemporalLayer => "temporal-layer",
     /// Waiting for the key frame that a decoder can start from.
     AwaitingKeyFrame => "awaiting-key-frame",
+    /// Its layer cannot be read: the key frame that explains it was lost, or another came meanwhile (AV1).
+    Unreadable => "unreadable",
     /// Older than the layer switch, or than what is remembered.
     BeforeSwitch => "before-switch",
     /// Every send slot was in flight.

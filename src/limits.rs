@@ -158,6 +158,10 @@ pub const GATHER: Duration = Duration::from_millis(5);
 /// Packets of one layer that wait for their frame's end. Full: they leave at once.
 pub const PENDING_PACKETS: usize = 64;
 
+/// Packets of one stream with layers that wait for the templates by which they are read, because the packet that carries
+/// them was lost: half a second of 5 Mbit/s. Full: they are for nobody, and a key frame is asked for.
+pub const UNREAD_PACKETS: usize = 256;
+
 /// Bytes of STUN answers, DTLS and RTCP that wait for the end of a tick. Full: the datagram is discarded;
 /// its sender repeats it.
 pub const STAGED_BYTES: usize = 256 * 1024;

@@ -18,6 +18,7 @@ use crate::limits::{
     DATAGRAM_BYTES, HISTORY_BLOCK_AGE, HISTORY_BLOCK_BYTES, HISTORY_BLOCK_PACKETS, SEQUENCES, SEQUENCES_FIRST,
     SEQUENCES_PER_PACKET,
 };
+use crate::packet::codec::PayloadFacts;
 use crate::packet::codec::layers::LayerSet;
 use crate::packet::codec::vp8::Vp8Descriptor;
 use crate::packet::extension::ExtensionSet;
@@ -157,6 +158,11 @@ impl History {
         self.packets.get(number.0.checked_sub(self.first)? as usize)
     }
 
+    /// The same, for what becomes known of it later.
+    pub fn packet_mut(&mut self, number: PacketNumber) -> Option<&mut Packet> {
+        self.packets.get_mut(number.0.checked_sub(self.first)? as usize)
+    }
+
     /// Whether the packet is there, and younger than it may become.
     #[inline]
     fn is_kept(&self, number: PacketNumber) -> bool {
@@ -223,6 +229,20 @@ impl Block {
 }
 
 impl Packet {
+    /// What its payload and its descriptor say.
+    #[inline]
+    pub fn learn(&mut self, facts: &PayloadFacts) {
+        self.key_frame = facts.key_frame;
+        self.start_of_frame = facts.start_of_frame;
+        self.end_of_frame = facts.end_of_frame;
+        self.spatial = facts.spatial;
+        self.temporal = facts.temporal;
+        self.targets = facts.targets;
+        self.switches = facts.switches;
+        self.layer_sync = facts.layer_sync;
+        self.vp8 = facts.vp8;
+    }
+
     pub fn new(sequence: u64, timestamp: u32, payload_len: usize) -> Self {
         Packet {
             at: 0,

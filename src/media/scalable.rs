@@ -1,13 +1,14 @@
 //! A stream that carries several layers (SVC of VP9 and AV1), as it arrives.
 //!
 //! What a frame is to which receiver is worked out once per packet: from the dependency descriptor where the sender gives
-//! one (the templates of its last key frame are kept here), else from the payload. Besides, which layers arrive and what
+//! one (the templates of its last key frame are kept here, and what waits for those), else from the payload. Besides, which layers arrive and what
 //! each costs its receivers. It decides nothing; the selector does.
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{SPATIAL_LAYERS, TEMPORAL_LAYERS};
+use crate::limits::{SPATIAL_LAYERS, TEMPORAL_LAYERS, UNREAD_PACKETS};
 use crate::media::allocation::Offer;
+use crate::media::history::PacketNumber;
 use crate::media::report::RateMeter;
 use crate::packet::codec::PayloadFacts;
 use crate::packet::codec::dependency_descriptor::{DependencyDescriptor, TemplateStructure};
@@ -22,6 +23,10 @@ pub struct Scalable {
     /// Of the newest key frame, and where that was.
     structure: Option<Box<TemplateStructure>>,
     structure_sequence: u64,
+    /// The newest key frame has templates that exceed what can be read: the stream is taken for one without layers.
+    is_opaque: bool,
+    /// Packets whose templates did not come yet.
+    unread: Vec<PacketNumber>,
     /// What the receivers of each pair of layers are sent.
     rates: [[RateMeter; TEMPORAL_LAYERS]; SPATIAL_LAYERS],
     /// Newest packet of each spatial layer.
@@ -34,6 +39,16 @@ pub struct Scalable {
     nested: bool,
 }
 
+/// What became known of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Description {
+    Known,
+    /// And with it that the sender makes other spatial layers from here on.
+    OtherLayers,
+    /// Which layer it is of depends on templates that did not come.
+    Unread,
+}
+
 impl Scalable {
     /// As the producer declares it.
     pub fn new(spatial_layers: u8, temporal_layers: u8) -> Scalable {
@@ -42,6 +57,8 @@ impl Scalable {
             temporal_layers,
             structure: None,
             structure_sequence: 0,
+            is_opaque: false,
+            unread: Vec::new(),
             rates: Default::default(),
             seen: [None; SPATIAL_LAYERS],
             announced_sequence: 0,
@@ -58,16 +75,46 @@ impl Scalable {
         self.nested
     }
 
-    /// Completes what the payload of packet `sequence` says of itself. Returns whether the sender announced with it that it
-    /// makes other spatial layers from here on.
-    pub fn describe(&mut self, sequence: u64, descriptor: &[u8], facts: &mut PayloadFacts, now: Instant) -> bool {
+    /// Completes what the payload of packet `sequence` says of itself.
+    pub fn describe(
+        &mut self,
+        sequence: u64,
+        descriptor: &[u8],
+        facts: &mut PayloadFacts,
+        now: Instant,
+    ) -> Description {
         self.nested = facts.nested.unwrap_or(self.nested);
         if self.nested {
             // The highest layer that is made says that nothing above refers to it; who wants more gets that.
             facts.targets = LayerSet::from(facts.spatial, facts.temporal);
         }
-        self.describe_by(sequence, descriptor, facts);
-        facts.announced.is_some_and(|layers| self.announce(sequence, layers, now))
+        let is_read = self.describe_by(sequence, descriptor, facts);
+        if facts.announced.is_some_and(|layers| self.announce(sequence, layers, now)) {
+            return Description::OtherLayers;
+        }
+        if is_read { Description::Known } else { Description::Unread }
+    }
+
+    /// Whether newer templates are known than those of packet `sequence`.
+    pub fn is_late(&self, sequence: u64) -> bool {
+        self.structure.is_some() && sequence < self.structure_sequence
+    }
+
+    /// A packet waits for its templates. Returns whether no more may.
+    pub fn wait(&mut self, number: PacketNumber) -> bool {
+        self.unread.push(number);
+        self.unread.len() >= UNREAD_PACKETS
+    }
+
+    /// Whether packet `sequence` brought the newest templates, and others wait for them.
+    #[inline]
+    pub fn explains(&self, sequence: u64) -> bool {
+        !self.unread.is_empty() && sequence == self.structure_sequence && !self.is_opaque
+    }
+
+    /// What waits, and waits no longer.
+    pub fn take_unread(&mut self) -> Vec<PacketNumber> {
+        std::mem::take(&mut self.unread)
     }
 
     /// What the sender announces counts as arriving, and nothing else does. One that came late says nothing, nor does a
@@ -92,19 +139,22 @@ impl Scalable {
         known != layers
     }
 
-    /// One that cannot be read, because the key frame with its templates was lost, says nothing.
-    fn describe_by(&mut self, sequence: u64, descriptor: &[u8], facts: &mut PayloadFacts) {
-        let Some(descriptor) = DependencyDescriptor::parse(descriptor) else { return };
+    /// Returns whether the packet's layer is known. It is not where templates are missing, because the first packet of their
+    /// key frame was lost.
+    fn describe_by(&mut self, sequence: u64, descriptor: &[u8], facts: &mut PayloadFacts) -> bool {
+        let Some(descriptor) = DependencyDescriptor::parse(descriptor) else { return true };
         let is_newer = self.structure.is_none() || sequence >= self.structure_sequence;
-        if let Some(structure) = descriptor.structure().filter(|_| is_newer) {
+        if descriptor.has_structure && is_newer {
             self.structure_sequence = sequence;
-            match &mut self.structure {
-                Some(kept) => **kept = structure,
-                None => self.structure = Some(Box::new(structure)),
+            let structure = descriptor.structure();
+            self.is_opaque = structure.is_none();
+            match (&mut self.structure, structure) {
+                (Some(kept), Some(structure)) => **kept = structure,
+                (kept, structure) => *kept = structure.map(Box::new),
             }
         }
-        let Some(structure) = &self.structure else { return };
-        let Some(frame) = descriptor.frame(structure) else { return };
+        let Some(structure) = &self.structure else { return self.is_opaque };
+        let Some(frame) = descriptor.frame(structure) else { return false };
         facts.start_of_frame = descriptor.start_of_frame;
         facts.end_of_frame = descriptor.end_of_frame;
         facts.key_frame = descriptor.start_of_frame && frame.is_independent;
@@ -119,6 +169,7 @@ impl Scalable {
         if frame.spatial == 0 && descriptor.start_of_frame && !frame.is_independent {
             self.nested = facts.targets.contains(1, TEMPORAL_LAYERS as u8 - 1);
         }
+        true
     }
 
     /// Counts a packet of `bytes` for everybody who needs it.
@@ -153,6 +204,7 @@ impl Scalable {
     /// The source began anew.
     pub fn restart(&mut self) {
         self.structure = None;
+        self.is_opaque = false;
         self.announced_sequence = 0;
     }
 
@@ -198,6 +250,36 @@ mod tests {
         assert!(delta.targets.contains(0, 2) && !delta.targets.contains(0, 1));
     }
 
+    fn is_unread(stream: &mut Scalable, sequence: u64, descriptor: &[u8]) -> bool {
+        stream.describe(sequence, descriptor, &mut PayloadFacts::default(), Instant::now()) == Description::Unread
+    }
+
+    #[test]
+    fn what_comes_before_its_templates_waits_for_them_and_no_more_than_there_is_room_for() {
+        let mut stream = Scalable::new(1, 3);
+        assert!(is_unread(&mut stream, 6, &[0xc3, 0, 2]));
+        assert!(!stream.wait(PacketNumber(60)));
+        assert!(!stream.explains(6));
+        assert!(!is_unread(&mut stream, 5, &KEY) && !is_unread(&mut stream, 6, &[0xc3, 0, 2]));
+        assert!(stream.explains(5) && !stream.explains(6));
+        assert_eq!(stream.take_unread(), [PacketNumber(60)]);
+        assert!(!stream.explains(5), "once");
+        assert!(is_unread(&mut stream, 4, &[0xc0 | 40, 0, 2]));
+        assert!(stream.is_late(4) && !stream.is_late(6));
+        let full = (1..).find(|at| stream.wait(PacketNumber(*at)));
+        assert_eq!(full, Some(UNREAD_PACKETS as u64));
+        assert_eq!(stream.take_unread().len(), UNREAD_PACKETS);
+    }
+
+    #[test]
+    fn a_stream_whose_templates_exceed_what_can_be_read_is_one_without_layers() {
+        let mut stream = Scalable::new(1, 3);
+        assert!(!is_unread(&mut stream, 5, &KEY[..8]));
+        assert!(!is_unread(&mut stream, 6, &[0xc3, 0, 2]));
+        assert!(!is_unread(&mut stream, 7, &KEY));
+        assert!(is_unread(&mut stream, 8, &[0xc0 | 40, 0, 2]));
+    }
+
     #[test]
     fn an_older_structure_that_comes_late_replaces_nothing() {
         let mut stream = Scalable::new(1, 3);
@@ -226,7 +308,8 @@ mod tests {
     }
 
     fn announce(stream: &mut Scalable, sequence: u64, layers: u8, now: Instant) -> bool {
-        stream.describe(sequence, &[], &mut PayloadFacts { announced: Some(layers), ..Default::default() }, now)
+        let mut facts = PayloadFacts { announced: Some(layers), ..Default::default() };
+        stream.describe(sequence, &[], &mut facts, now) == Description::OtherLayers
     }
 
     #[test]

@@ -189,6 +189,9 @@ impl Consumer {
 
     /// Why a packet of the stream that flows is left out.
     fn left_out(&self, packet: &Packet) -> Discard {
+        if packet.targets.is_empty() {
+            return Discard::Unreadable;
+        }
         let is_own_size = self.selector.current() == Some(packet.spatial);
         if self.selector.is_layered() && !is_own_size { Discard::OtherLayer } else { Discard::TemporalLayer }
     }

@@ -15,9 +15,11 @@ use std::time::Instant;
 
 use crate::discard::Discard;
 use crate::limits::DESCRIPTOR_BYTES;
-use crate::media::history::Packet;
+use crate::media::history::{Packet, PacketNumber};
 use crate::media::report::{Arrived, Order};
+use crate::media::scalable::Description;
 use crate::media::transport_cc::ArrivalRecord;
+use crate::packet::codec::layers::LayerSet;
 use crate::packet::codec::{Codec, PayloadFacts, inspect};
 use crate::packet::extension::{Extension, ExtensionMap, ExtensionValues};
 use crate::packet::rtp::{RtpHeader, padding_len};
@@ -105,6 +107,9 @@ impl Shard {
         let is_back = producer.note(now, stream, incoming, &meaning);
         self.follow(now, stream, &meaning, is_back);
         self.keep(now, stream, incoming, &meaning, is_heard);
+        if meaning.explains {
+            self.read_on(now, stream, Some(meaning.sequence));
+        }
         Ok(())
     }
 
@@ -118,7 +123,7 @@ impl Shard {
         if meaning.order == Order::Restart {
             self.start_over(now, stream, with_key_frame);
         }
-        if meaning.has_other_layers {
+        if meaning.description == Description::OtherLayers {
             self.choose_layers(now, stream.producer, !meaning.facts.key_frame);
         }
     }
@@ -140,6 +145,9 @@ impl Shard {
 
         let listening = layer.consumers.len() as u64;
         self.discards.add(Discard::OtherLayer, all - paused - listening);
+        if meaning.description == Description::Unread {
+            return self.defer(now, stream, number);
+        }
         if listening > 0 {
             let ends_run = incoming.header.marker || producer.kind == Kind::Audio;
             if layer.pend(number, incoming.arrival, ends_run) {
@@ -162,13 +170,65 @@ impl Shard {
         }
     }
 
+    /// Whose a packet is cannot be told before the lost start of its key frame comes. It waits for that, which costs nobody
+    /// time: no decoder could use it sooner. Where too much waits, it is for nobody, and a further key frame has to come.
+    #[cold]
+    fn defer(&mut self, now: Instant, stream: Stream, number: PacketNumber) {
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return };
+        let layer = &mut producer.layers[stream.layer as usize];
+        let Some(scalable) = &mut layer.scalable else { return };
+        if scalable.wait(number) {
+            layer.key_frames.ask();
+            self.read_on(now, stream, None);
+            self.request_key_frames(now, stream.producer);
+        }
+    }
+
+    /// What waits is read by the templates that packet `explained_by` has brought, and follows that; or it is read by nothing.
+    #[cold]
+    fn read_on(&mut self, now: Instant, stream: Stream, explained_by: Option<u64>) {
+        let Some(producer) = self.producers.at_mut(stream.producer) else { return };
+        let layer = &mut producer.layers[stream.layer as usize];
+        let unread = layer.scalable.as_mut().map(|scalable| scalable.take_unread()).unwrap_or_default();
+        let (mut has_other_layers, mut lost) = (false, 0);
+        for number in unread {
+            let packet = self.history.packet(number).copied();
+            let Some(packet) = packet.filter(|packet| explained_by.is_none_or(|first| packet.sequence > first)) else {
+                lost += 1;
+                continue;
+            };
+            let mut facts = PayloadFacts::default();
+            let description = match layer.scalable.as_mut().filter(|_| explained_by.is_some()) {
+                Some(scalable) => scalable.describe(packet.sequence, self.history.descriptor(&packet), &mut facts, now),
+                None => Description::Unread,
+            };
+            match layer.scalable.as_mut().filter(|_| description != Description::Unread) {
+                Some(scalable) => scalable.count(&facts, packet.payload_len as usize, now),
+                None => facts.targets = LayerSet::NONE,
+            }
+            has_other_layers |= description == Description::OtherLayers;
+            if let Some(packet) = self.history.packet_mut(number) {
+                packet.learn(&facts);
+            }
+            if !layer.consumers.is_empty() && layer.pend(number, now, packet.marker) {
+                self.egress.held.push((stream.producer, stream.layer));
+            }
+        }
+        self.egress.leave_by(layer.leaves(self.config.hold, self.gather).map(|(at, _)| at));
+        self.discards.add(Discard::Unreadable, (lost * layer.consumers.len()) as u64);
+        if has_other_layers {
+            self.choose_layers(now, stream.producer, true);
+        }
+    }
+
     /// A sender numbers its stream anew: whoever gets it goes on at its next key frame.
     #[cold]
     fn start_over(&mut self, now: Instant, stream: Stream, with_key_frame: bool) {
         let Some(producer) = self.producers.at_mut(stream.producer) else { return };
         let layer = &mut producer.layers[stream.layer as usize];
         // It is numbered as before, and whoever began with it would not begin with what follows.
-        let dropped = layer.drop_pending();
+        let unread = layer.scalable.as_mut().map_or(0, |scalable| scalable.take_unread().len()) * layer.consumers.len();
+        let dropped = layer.drop_pending() + unread as u64;
         self.discards.add(Discard::BeforeSwitch, dropped);
         for key in layer.consumers.clone() {
             let Some(consumer) = self.consumers.at_mut(key) else { continue };
@@ -233,8 +293,9 @@ struct Meaning {
     begins_frame: bool,
     /// The first packet of the same frame.
     first_of_frame: u64,
-    /// Its sender makes other spatial layers from here on.
-    has_other_layers: bool,
+    description: Description,
+    /// Others wait for the templates that it has brought.
+    explains: bool,
 }
 
 impl Incoming<'_> {
@@ -258,15 +319,7 @@ impl Incoming<'_> {
         let facts = &meaning.facts;
         let mut packet = Packet::new(meaning.sequence, self.header.timestamp, self.payload_len);
         packet.marker = self.header.marker;
-        packet.key_frame = facts.key_frame;
-        packet.start_of_frame = facts.start_of_frame;
-        packet.end_of_frame = facts.end_of_frame;
-        packet.spatial = facts.spatial;
-        packet.temporal = facts.temporal;
-        packet.targets = facts.targets;
-        packet.switches = facts.switches;
-        packet.layer_sync = facts.layer_sync;
-        packet.vp8 = facts.vp8;
+        packet.learn(facts);
         self.pass_extensions(&mut packet, extensions);
         self.pass_descriptor(&mut packet);
         packet
@@ -316,12 +369,21 @@ impl Producer {
         };
         let layer = &mut self.layers[stream.layer as usize];
         let Arrived { order, sequence } = layer.number(now, stream.is_rtx, incoming, self.clock_rate)?;
-        let (begins_frame, first_of_frame, has_other_layers) = (facts.start_of_frame, sequence, false);
-        let mut meaning = Meaning { order, sequence, facts, begins_frame, first_of_frame, has_other_layers };
+        let (begins_frame, first_of_frame, description) = (facts.start_of_frame, sequence, Description::Known);
+        let mut meaning =
+            Meaning { order, sequence, facts, begins_frame, first_of_frame, description, explains: false };
         if !payload.is_empty() && matches!(self.codec, Codec::Vp9 | Codec::H264 | Codec::Av1) {
             layer.find_frame(self.codec, incoming, &mut meaning);
             if let Some(scalable) = &mut layer.scalable {
-                meaning.has_other_layers = scalable.describe(sequence, incoming.descriptor, &mut meaning.facts, now);
+                let description = scalable.describe(sequence, incoming.descriptor, &mut meaning.facts, now);
+                // VP9 tells its layers in the payload too.
+                match description {
+                    Description::Unread if self.codec != Codec::Av1 => {}
+                    // No templates to come explain it.
+                    Description::Unread if scalable.is_late(sequence) => meaning.facts.targets = LayerSet::NONE,
+                    description => meaning.description = description,
+                }
+                meaning.explains = scalable.explains(sequence);
             }
         }
         Ok(meaning)
@@ -337,7 +399,8 @@ impl Producer {
             layer.frames += 1;
             layer.frame_begins = [Some(now), layer.frame_begins[0]];
         }
-        if let Some(scalable) = layer.scalable.as_mut().filter(|_| incoming.payload_len > 0) {
+        let is_read = incoming.payload_len > 0 && meaning.description != Description::Unread;
+        if let Some(scalable) = layer.scalable.as_mut().filter(|_| is_read) {
             scalable.count(facts, bytes, now);
         }
         if facts.key_frame && is_video {

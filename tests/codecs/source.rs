@@ -30,6 +30,8 @@ pub struct Source {
     pub active: u8,
     /// Bytes in each packet that stand for its picture.
     pub filler: usize,
+    /// Id of the first template.
+    first_template: u8,
     sequence: u16,
     timestamp: u32,
     picture: u16,
@@ -83,6 +85,7 @@ impl Source {
             mode,
             active: SPATIAL,
             filler: 0,
+            first_template: 0,
             sequence: 100,
             timestamp: 5000,
             picture: 0,
@@ -100,6 +103,11 @@ impl Source {
     /// The next packet has this number.
     pub fn start_over_at(&mut self, sequence: u16) {
         self.sequence = sequence - 1;
+    }
+
+    /// The next key frame brings templates under other ids, as those of a restarted encoder do.
+    pub fn renumber_templates(&mut self) {
+        self.first_template = (self.first_template + 12) % 64;
     }
 
     /// The packets of the next picture.
@@ -170,7 +178,8 @@ impl Source {
     fn descriptor(&self, stamp: &Stamp, first: bool, last: bool) -> Vec<u8> {
         let templates = templates();
         let wanted = (stamp.spatial, stamp.temporal, stamp.is_key);
-        let id = templates.iter().position(|template| *template == wanted).expect("a template");
+        let at = templates.iter().position(|template| *template == wanted).expect("a template");
+        let id = (at + usize::from(self.first_template)) % 64;
         let mut bits = Bits::default();
         bits.put(1, u32::from(first)).put(1, u32::from(last)).put(6, id as u32).put(16, stamp.frame & 0xffff);
         if stamp.is_key && stamp.spatial == 0 && first {
@@ -182,7 +191,7 @@ impl Source {
 
     /// Nine decode targets, one for each pair of layers.
     fn structure(&self, bits: &mut Bits, templates: &[(u8, u8, bool)]) {
-        bits.put(6, 0).put(5, 8);
+        bits.put(6, u32::from(self.first_template)).put(5, 8);
         for pair in templates.windows(2) {
             let step = match (pair[1].0 > pair[0].0, pair[1].1 > pair[0].1) {
                 (true, _) => 2,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use ringside::discard::Discard;
 use ringside::shard::command::{Codec, Layers, Reason};
 
-use crate::source::{Mode, SPATIAL, Source, TEMPORAL};
+use crate::source::{Mode, SPATIAL, Source, Stamp, TEMPORAL};
 use crate::viewer::{Picture, pictures};
 use crate::world::{MS, World};
 
@@ -261,6 +262,64 @@ fn a_receiver_goes_on_though_the_start_of_the_key_picture_came_last() {
         }
         let shown = pictures(scene.world.received(viewer));
         assert_eq!(shown.last().map(|picture| picture.spatial), Some(2), "{stream:?}");
+    }
+}
+
+const AV1: [(Codec, Mode); 3] = [(Codec::Av1, Mode::Full), (Codec::Av1, Mode::Key), (Codec::Av1, Mode::Alone)];
+
+#[test]
+fn what_overtakes_the_start_of_a_key_picture_that_explains_it_waits_and_reaches_only_whom_it_is_for() {
+    for stream in AV1 {
+        let mut scene = Scene::new(stream);
+        let viewers =
+            [0, 2].map(|spatial| (spatial, scene.world.watch(1 + u64::from(spatial), Some(layers(spatial, 2)))));
+        scene.play(8);
+        scene.source.renumber_templates();
+        let mut late = scene.source.picture(true);
+        let first = late.remove(0);
+        late.extend(scene.source.picture(false));
+        late.iter().for_each(|packet| scene.world.send(packet));
+        scene.world.wait(FRAME);
+        for (spatial, viewer) in viewers {
+            assert_eq!(
+                pictures(scene.world.received(viewer)).len(),
+                8,
+                "{stream:?}: layer {spatial} has nothing to decode yet"
+            );
+        }
+        scene.world.send(&first);
+        scene.play(4);
+        for (spatial, viewer) in viewers {
+            let shown = pictures(scene.world.received(viewer));
+            assert_eq!(shown.len(), 8 + 2 + 4, "{stream:?}: layer {spatial}");
+            assert!(shown.iter().all(|picture| picture.spatial == spatial), "{stream:?}: {shown:?}");
+        }
+    }
+}
+
+#[test]
+fn where_the_start_of_a_key_picture_never_comes_nothing_of_it_is_sent_and_another_is_asked_for() {
+    for stream in AV1 {
+        let mut scene = Scene::new(stream);
+        let small = scene.world.watch(1, Some(layers(0, 2)));
+        scene.play(8);
+        scene.source.renumber_templates();
+        let (asked, before) = (scene.world.key_frame_requests, scene.world.received(small).len());
+        scene.source.picture(true)[1..].iter().for_each(|packet| scene.world.send(packet));
+        for picture in 0.. {
+            assert!(picture < 60, "{stream:?}: no key frame was asked for");
+            if scene.world.key_frame_requests > asked {
+                break;
+            }
+            scene.source.picture(false).iter().for_each(|packet| scene.world.send(packet));
+            scene.world.wait(FRAME);
+        }
+        assert_eq!(scene.world.received(small).len(), before, "{stream:?}");
+        scene.play(4);
+        let shown = &scene.world.received(small)[before..];
+        assert!(shown.iter().all(|packet| Stamp::read(&packet.payload).spatial == 0), "{stream:?}");
+        assert!(Stamp::read(&shown[0].payload).is_key);
+        assert!(scene.world.shard.discards().of(Discard::Unreadable) > 0);
     }
 }
 
