@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::{PROBE_PACKETS, RUN_BYTES, RUN_SEGMENTS};
-use crate::media::allocation::{Demand, Downlink, Offer};
+use crate::media::allocation::{Demand, Offer};
 use crate::media::bwe::Estimator;
 use crate::media::header::Departure;
 use crate::media::history::Packet;
@@ -27,10 +27,6 @@ use crate::shard::{Sent, Shard};
 
 /// Between allocations when nothing happens: sources change their bitrates.
 const ALLOCATION_INTERVAL: Duration = Duration::from_millis(500);
-
-/// In a jam this part of the estimate is left free, so that a queue of 300 ms is gone within a second, and the first key
-/// frame is a small one.
-const DRAIN_SHARE: u64 = 3;
 
 /// Padding of one probe packet; RTP counts it in one byte.
 const PROBE_PADDING: usize = 240;
@@ -107,14 +103,7 @@ impl Shard {
         for consumer in transport.consumers.iter().filter_map(|key| self.consumers.at(*key)) {
             demands.push(self.demand(now, consumer));
         }
-        let link = transport.estimator.as_ref().map(|estimator| Downlink {
-            estimate_bps: estimator.estimate_bps(),
-            carried_bps: estimator.carried_bps(now),
-            plausible_bps: estimator.plausible_bps(now),
-            beginning_bps: estimator.beginning_bps(),
-            is_answered: estimator.is_answered(),
-            drain_bps: if estimator.is_jammed() { estimator.estimate_bps() / DRAIN_SHARE } else { 0 },
-        });
+        let link = transport.estimator.as_ref().map(|estimator| estimator.downlink(now));
         let is_jammed = link.is_some_and(|link| link.drain_bps > 0);
         let allocated = self.allocator.allocate(link, resent_bps, now, &mut demands);
         let mut spare_bps = link.map_or(u64::MAX, |link| link.estimate_bps.saturating_sub(allocated.granted_bps));

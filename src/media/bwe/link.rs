@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Estimator;
 use crate::ids::Ssrc;
-use crate::media::allocation::{Allocator, Demand, Downlink};
+use crate::media::allocation::{Allocator, Demand};
 use crate::media::spec::SourceClass;
 use crate::media::transport_cc::ArrivalRecord;
 use crate::packet::rtcp::{RtcpPacket, TransportCcHead, packets, write_transport_cc};
@@ -167,14 +167,7 @@ impl Simulation {
         let Sender::Layers(layered) = &mut self.sender else { return 0 };
         if ms % 200 == 1 {
             let before: Vec<_> = layered.demands.iter().map(|demand| demand.grant.layers).collect();
-            let link = Downlink {
-                estimate_bps: self.estimator.estimate_bps(),
-                carried_bps: self.estimator.carried_bps(now),
-                plausible_bps: self.estimator.plausible_bps(now),
-                beginning_bps: self.estimator.beginning_bps(),
-                is_answered: self.estimator.is_answered(),
-                drain_bps: 0,
-            };
+            let link = self.estimator.downlink(now);
             let allocated = layered.allocator.allocate(Some(link), 0, now, &mut layered.demands);
             self.estimator.want(allocated.next_raise_bps, allocated.wanted_bps);
             let changed = layered.demands.iter().zip(before).any(|(demand, old)| demand.grant.layers != old);

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
+use crate::media::allocation::Downlink;
 use crate::media::pacer::Path;
 use crate::media::report::RateMeter;
 use crate::packet::rtcp::TransportCc;
@@ -59,6 +60,10 @@ const JAM_PERCENT: u64 = 60;
 /// A jam ends when packets wait for less than this, or is none after so long: what stands in the queue is others'.
 const JAM_ENDS_US: i64 = 50_000;
 const JAM_LONGEST_US: u64 = 3_000_000;
+
+/// In a jam this part of the estimate is left free, so that a queue of 300 ms is gone within a second, and the first key
+/// frame is a small one.
+const DRAIN_SHARE: u64 = 3;
 
 /// A change of the estimate smaller than this share is not worth a new allocation.
 const NOTEWORTHY_PERCENT: u64 = 5;
@@ -480,6 +485,18 @@ impl Estimator {
     /// drain before anything else comes through.
     pub fn is_jammed(&self) -> bool {
         self.jammed_us.is_some()
+    }
+
+    /// What the allocation goes by.
+    pub fn downlink(&self, now: Instant) -> Downlink {
+        Downlink {
+            estimate_bps: self.estimate_bps(),
+            carried_bps: self.carried_bps(now),
+            plausible_bps: self.plausible_bps(now),
+            beginning_bps: self.beginning_bps(),
+            is_answered: self.is_answered(),
+            drain_bps: if self.is_jammed() { self.estimate_bps() / DRAIN_SHARE } else { 0 },
+        }
     }
 
     /// What is known of the path besides.

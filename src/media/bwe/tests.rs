@@ -193,8 +193,10 @@ fn one_camera_keeps_its_layer_through_key_frames() {
 fn the_right_layer_comes_soon_and_leaves_at_once() {
     let s = run(dropping(), cameras(1, 5000), 90);
     assert_eq!(s.switches(0, 1), 2, "a small picture first, the best within the first second");
-    assert_eq!(s.switches(20, 22), 1, "down once, within two seconds");
-    assert_eq!(s.switches(22, 40), 0, "and stays there");
+    assert_eq!(s.switches(20, 22), 2, "down within two seconds, and to fewer frames while the queue drains");
+    assert!(s.queue_ms[223..240].iter().all(|ms| *ms < 50), "it has drained soon after");
+    assert_eq!(s.switches(22, 27), 1, "all frames when it has");
+    assert_eq!(s.switches(27, 40), 0, "and stays there");
     assert!(s.switches(41, 50) >= 1, "back within ten seconds");
     assert_eq!(s.switches(55, 90), 0);
     assert_eq!(s.layers(), [Some((2, 2))]);
