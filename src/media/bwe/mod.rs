@@ -65,6 +65,12 @@ const JAM_LONGEST_US: u64 = 3_000_000;
 /// frame is a small one.
 const DRAIN_SHARE: u64 = 3;
 
+/// A packet that waited less than this found no queue: what arrives beside it is carried.
+const NO_QUEUE_US: i64 = 30_000;
+
+/// Of what arrives without a queue the estimate is at least so much, as it would be with one.
+const CARRIED_PERCENT: u64 = 85;
+
 /// A change of the estimate smaller than this share is not worth a new allocation.
 const NOTEWORTHY_PERCENT: u64 = 5;
 
@@ -277,6 +283,13 @@ impl Estimator {
             self.jammed_us = Some(now_us);
         }
         self.end_jam(now_us);
+        // What arrives without a queue is a probe's answer as well. After a dip far more may be sent than is allowed: pictures of a
+        // single size do not stop for it.
+        let carried_bps = delivered_bps.unwrap_or(0) * CARRIED_PERCENT / 100;
+        let is_calm = usage == Usage::Normal && !limited && self.delay.newest_height_us() < NO_QUEUE_US;
+        if is_calm && carried_bps * 2 > self.rate.bps() * 3 {
+            self.rate.set(carried_bps, now_us);
+        }
         let answer = self.prober.answer();
         if let Some(answer) = &answer {
             self.loss.probed(answer.measured_bps);

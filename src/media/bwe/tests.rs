@@ -109,6 +109,16 @@ fn a_path_that_carries_more_than_half_of_what_is_sent_is_not_jammed() {
 }
 
 #[test]
+fn what_arrives_after_a_dip_without_a_queue_is_allowed_again_at_once() {
+    // Pictures of a single size are sent on through it.
+    let capacity = |ms| if (10_000..11_000).contains(&ms) { 200_000 } else { 5_000_000 };
+    let path = Path { capacity_bps: Box::new(capacity), ..Path::steady(0) };
+    let mut s = Simulation::new(path, Sender::Constant(2_000_000));
+    assert!(s.run(10_900).estimator.estimate_bps() < 400_000, "{}", s.estimator.estimate_bps());
+    assert!(s.run(1_600).estimator.estimate_bps() > 1_000_000, "{}", s.estimator.estimate_bps());
+}
+
+#[test]
 fn loss_without_congestion_does_not_strangle() {
     for (percent, least) in [(1, 1_600_000), (2, 1_600_000), (5, 1_500_000), (10, 900_000)] {
         let s = run(Path { loss: percent as f64 / 100.0, ..Path::steady(WIDE) }, Sender::Elastic(5_000_000), 120);
