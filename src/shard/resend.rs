@@ -2,8 +2,8 @@
 //!
 //! The resent packet is what this consumer was sent, rewritten the same way: its number, timestamp and VP8
 //! picture are worked out again from the same segment of its numbering. Nothing is sent twice within a round
-//! trip, nothing from before a layer switch, and no more than half of what the path carries. What feedback calls lost
-//! once it was resent leaves again unasked.
+//! trip, that through the queue which stands in front of the path, nothing from before a layer switch, and no more
+//! than half of what the path carries. What feedback calls lost once it was resent leaves again unasked.
 
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,13 @@ impl Shard {
         let rtt = consumer.transmission.rtt().or(transport.rtt).unwrap_or(ASSUMED_RTT);
         let estimate = transport.estimator.as_ref().and_then(|estimator| estimator.measured_bps());
         let path = transport.estimator.as_ref().map_or(Path::Open, |estimator| estimator.path());
+        // What left again stands in the queue behind what was too much. To send it once more before it came through makes the queue
+        // last for as long as it is asked for.
+        let rtt = transport
+            .estimator
+            .as_ref()
+            .and_then(|estimator| estimator.queued_round())
+            .map_or(rtt, |round| rtt.max(round));
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
         if !transport.resent.has_room(estimate, path, now) || !rtx.may_resend(sequence, now, rtt) {
             return Err(Discard::ResendRefused);

@@ -495,7 +495,11 @@ fn where_not_every_picture_fits_the_least_important_one_stops_and_says_why_until
         assert_eq!(room.reasons(), [Reason::Full, Reason::Full, Reason::Bandwidth], "seed {seed}");
         // The queue drains, and resends end.
         room.run(8 * SECOND);
+        let consumers: Vec<_> = room.pictures.iter().map(|(consumer, _)| *consumer).collect();
+        let before = resent(&mut room.call, &consumers);
         let (shown, heard) = room.watch(10);
+        let again = resent(&mut room.call, &consumers) - before;
+        assert!(again < 50, "seed {seed}: {again} resent");
         let what = format!("seed {seed}: {shown:?} of the frames and {heard} of the voice");
         assert!(shown[SHARE] > 0.95 && shown[IMPORTANT] > 0.98 && shown[LEAST] == 0.0 && heard > 0.99, "{what}");
 

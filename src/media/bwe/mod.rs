@@ -114,6 +114,8 @@ pub struct Estimator {
     unnumbered: u16,
 
     rtt_us: u64,
+    /// Between a packet's leaving and the last feedback that spoke of none later: what it waited on the way is in it.
+    round_us: u64,
     remb_bps: Option<u64>,
     /// The limit by receiver reports, for peers without transport-cc.
     report_limit_bps: Option<f64>,
@@ -152,6 +154,7 @@ impl Estimator {
             leaving: RateMeter::default(),
             unnumbered: 0,
             rtt_us: RTT_DEFAULT_US,
+            round_us: 0,
             remb_bps: None,
             report_limit_bps: None,
             next_bps: 0,
@@ -248,7 +251,8 @@ impl Estimator {
         self.last_feedback_us = Some(now_us);
         self.unanswered_us = None;
         // With the wait for the feedback in it; a receiver report's is better and replaces it.
-        self.rtt_us = self.rtt_us.min(now_us.saturating_sub(newest_sent_us).max(1_000));
+        self.round_us = now_us.saturating_sub(newest_sent_us);
+        self.rtt_us = self.rtt_us.min(self.round_us.max(1_000));
         self.loss.add(packets + lost, lost as i64 - found, bytes + lost_bytes, now_us);
         self.adjust(now, now_us);
     }
@@ -524,6 +528,13 @@ impl Estimator {
     /// Smoothed by nothing; from receiver reports where there are any.
     pub fn rtt(&self) -> Duration {
         Duration::from_micros(self.rtt_us)
+    }
+
+    /// How long an answer takes where a queue stands in front of the path: as long as the last did. Receiver reports tell that
+    /// some seconds late. `None` where no queue has shown what the path carries.
+    pub fn queued_round(&self) -> Option<Duration> {
+        let round = Duration::from_micros(self.round_us).min(RTT_MAX);
+        (self.path() != Path::Open).then_some(round)
     }
 
     /// Probes begun.
