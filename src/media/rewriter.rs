@@ -31,6 +31,8 @@ pub struct Rewriter {
     last_timestamp: u32,
     last_picture: u16,
     last_tl0: u8,
+    /// Of what has left: what was decided may still wait, and may be forgotten.
+    left: Left,
     /// Numbers since the last switch whose packets were left out too late, newest last: what was sent under them is empty.
     holes: VecDeque<u64>,
     /// Picture of the newest frame that was left out, to count each once.
@@ -48,6 +50,14 @@ struct Segment {
     tl0: u8,
     /// The spatial layer within the stream whose frames are the last of each picture.
     top: u8,
+}
+
+/// The highest sequence number under which anything left, and the picture of it.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    sequence: u64,
+    picture: u16,
+    tl0: u8,
 }
 
 /// [`Segment::top`] of a stream of which every packet is sent: its own markers say where a picture ends.
@@ -79,12 +89,14 @@ impl Rewriter {
     /// The first packet is sent with the number behind `first`; that is kept below 2^15, so that a receiver that misses the
     /// first packets does not take a wrap for a start (RFC 3711 section 3.3.1).
     pub fn new(first: u16) -> Self {
+        let first = u64::from(first & 0x7fff);
         Rewriter {
             current: Segment { first_in: u64::MAX, sequence: 0, timestamp: 0, picture: 0, tl0: 0, top: NO_TOP },
             older: VecDeque::new(),
             holes: VecDeque::new(),
             next_in: 0,
-            highest_out: u64::from(first & 0x7fff),
+            highest_out: first,
+            left: Left { sequence: first, picture: 0, tl0: 0 },
             last_timestamp: 0,
             last_picture: 0,
             last_tl0: 0,
@@ -162,6 +174,27 @@ impl Rewriter {
             }
         }
         Some(rewrite)
+    }
+
+    /// A packet was sealed under what it became; `vp8` where there was anything of its picture in it.
+    pub fn has_left(&mut self, rewrite: &Rewrite, vp8: Option<Vp8Descriptor>) {
+        if rewrite.sequence <= self.left.sequence {
+            return;
+        }
+        self.left.sequence = rewrite.sequence;
+        if let Some(ids) = vp8 {
+            self.left.picture = picture_of(&ids).wrapping_add(rewrite.picture) & 0x7fff;
+            self.left.tl0 = tl0_of(&ids).wrapping_add(rewrite.tl0);
+        }
+    }
+
+    /// Nothing leaves any more of what was decided and has not left: numbers go on behind what has. No number is used twice, for
+    /// nothing was sealed under those. Only where the next packet is one to [`switch`](Self::switch) with.
+    pub fn give_back(&mut self) {
+        if self.left.sequence < self.highest_out {
+            (self.highest_out, self.last_picture, self.last_tl0) =
+                (self.left.sequence, self.left.picture, self.left.tl0);
+        }
     }
 
     /// The packet is left out, and those behind it move up.
@@ -309,6 +342,26 @@ mod tests {
         rewriter.switch(&packet(90), 7, NO_TOP);
         let rewrite = rewriter.accept(&packet(90)).unwrap();
         assert_eq!((rewrite.sequence as u16, rewrite.timestamp), (103, 90 * 3000 + 7));
+    }
+
+    #[test]
+    fn numbers_of_what_never_left_are_given_out_again_and_of_what_left_never() {
+        let mut rewriter = Rewriter::new(100);
+        rewriter.switch(&picture(5000, 7, 3), 0, NO_TOP);
+        let frames: Vec<_> = (0..6).map(|n| picture(5000 + n, 7 + n as u16, 3 + n as u8)).collect();
+        let became: Vec<_> = frames.iter().map(|frame| rewriter.accept(frame).unwrap()).collect();
+        // The third and the second in the wrong order; the others wait.
+        for at in [0, 2, 1] {
+            rewriter.has_left(&became[at], frames[at].vp8);
+        }
+        rewriter.give_back();
+        assert_eq!(rewriter.source_of(became[3].sequence as u16), None, "it was never sent");
+        let next = picture(90, 1000, 200);
+        rewriter.switch(&next, 0, NO_TOP);
+        let rewrite = rewriter.accept(&next).unwrap();
+        assert_eq!(rewrite.sequence, became[2].sequence + 1);
+        let ids = rewrite.picture_ids(&next.vp8.unwrap()).unwrap();
+        assert_eq!((ids.picture_id.0, ids.tl0_pic_idx.0), (10, 6), "behind the third");
     }
 
     #[test]

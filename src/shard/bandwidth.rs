@@ -156,6 +156,9 @@ impl Shard {
         } else if !is_same {
             self.choose_layer(now, key);
             self.changed.push(key);
+            if allowed == Some(None) {
+                self.forget_paced(key);
+            }
         }
     }
 

@@ -296,6 +296,10 @@ impl Shard {
                 false => packets[outgoing.packet as usize].payload_len as usize,
             });
             consumer.transmission.send(stretch.len() as u64, octets.sum(), last.rewrite.timestamp, now);
+            if let Some(newest) = stretch.iter().max_by_key(|outgoing| outgoing.rewrite.sequence) {
+                let vp8 = packets[newest.packet as usize].vp8.filter(|_| !newest.is_filler);
+                consumer.rewriter.has_left(&newest.rewrite, vp8);
+            }
         }
     }
 

@@ -92,9 +92,11 @@ impl Shard {
         self.pacing.due = due;
     }
 
-    /// Nothing of what waits for a consumer leaves any more.
+    /// Nothing of what waits for a consumer that has stopped leaves any more. Its receiver misses nothing: what comes next goes on
+    /// behind what has left.
     pub(super) fn forget_paced(&mut self, key: Key<Consumer>) {
-        let Some(consumer) = self.consumers.at(key) else { return };
+        let Some(consumer) = self.consumers.at_mut(key) else { return };
+        consumer.rewriter.give_back();
         let Some(transport) = self.transports.at_mut(consumer.transport) else { return };
         let forgotten = transport.pacer.retain(|held| held.outgoing.consumer != key);
         self.pacing.held -= forgotten;

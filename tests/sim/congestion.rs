@@ -521,6 +521,43 @@ fn where_not_every_picture_fits_the_least_important_one_stops_and_says_why_until
 }
 
 #[test]
+fn of_a_picture_that_is_stopped_nothing_that_waits_leaves_and_nothing_is_missed() {
+    let mut call = Call::new(8);
+    call.default_link = Link { delay: 20 * MS, ..Link::default() };
+    let (one, two, viewer) = (call.join(), call.join(), call.join_to_watch());
+    call.run(SECOND);
+    let wide = Link { rate_bps: Some(4_000_000), ..call.default_link };
+    call.set_links(viewer, call.default_link, wide);
+    let (mut first, mut second) = (Source::camera(SSRC, call.now), Source::camera(SSRC + 500, call.now));
+    (first.encodings[0].packets_per_frame, second.encodings[0].packets_per_frame) = (2, 8);
+    let (first, second) = (call.publish(one, first), call.publish(two, second));
+    let (important, doomed) = (call.watch(viewer, first), call.watch(viewer, second));
+    for (consumer, priority) in [(important.0, 9), (doomed.0, 3)] {
+        call.command(|token| Command::SetConsumerPriority { token, consumer, priority }).unwrap();
+    }
+    let eyes = [(viewer, important.1), (viewer, doomed.1)];
+    call.run_watched(10 * SECOND, &eyes);
+    call.set_links(viewer, call.default_link, Link { rate_bps: Some(800_000), ..wide });
+    while call.told(doomed.0) != Some((None, Reason::Bandwidth)) {
+        call.run_watched(20 * MS, &eyes);
+    }
+    // What the buffer of the link holds comes yet.
+    let stopped = call.now + 350 * MS;
+    call.run_watched(10 * SECOND, &eyes);
+    assert_eq!(call.viewer(viewer, doomed.1).arrivals(stopped, call.now), 0, "of the picture that was stopped");
+    let calm = call.viewer(viewer, important.1).shown_in(stopped + 3 * SECOND, call.now);
+    assert!(calm > 190, "{calm} frames of the other");
+
+    call.set_links(viewer, call.default_link, wide);
+    call.run_watched(20 * SECOND, &eyes);
+    for (_, ssrc) in eyes {
+        let picture = call.viewer(viewer, ssrc);
+        picture.assert_continuous();
+        assert!(picture.shown_in(call.now - SECOND, call.now) >= 29, "both are back");
+    }
+}
+
+#[test]
 fn where_no_picture_fits_sound_is_heard_in_full_and_probes_find_the_room_that_returns() {
     for without_rtx in [false, true] {
         let mut room = Conference::new(4, without_rtx);
