@@ -93,6 +93,11 @@ impl<P> Pacer<P> {
         self.backlog.len()
     }
 
+    /// Bytes that wait.
+    pub fn bytes(&self) -> u64 {
+        self.backlog_bytes
+    }
+
     /// Bytes that may leave at `now`, before anything that waits.
     pub fn credit(&self) -> i64 {
         self.credit_bytes

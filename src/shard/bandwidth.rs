@@ -82,6 +82,7 @@ impl Shard {
         let Some(transport) = self.transports.at_mut(key) else { return };
         let Some(estimator) = transport.estimator.as_mut() else { return };
         estimator.poll(now);
+        estimator.waits(transport.pacer.bytes());
         transport.pacer.set_path(estimator.path());
         if estimator.padding(now).is_some() {
             self.probes.push(key);

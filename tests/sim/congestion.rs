@@ -521,6 +521,22 @@ fn where_not_every_picture_fits_the_least_important_one_stops_and_says_why_until
 }
 
 #[test]
+fn a_queue_that_only_grows_slowly_stops_a_picture_as_well_and_goes() {
+    let mut room = Conference::new(3, false);
+    let start = room.call.now;
+    room.run(10 * SECOND);
+    // Three pictures and the voice are 3.2 Mbit/s on the wire: in 2 s of buffer there is room for half a minute of what is too much.
+    let link = Link { rate_bps: Some(3_100_000), queue_bytes: Some(775_000), ..room.call.default_link };
+    room.call.set_links(room.viewer, room.call.default_link, link);
+    room.run(30 * SECOND);
+    let from = room.call.now;
+    let (shown, heard) = room.watch(10);
+    let late = room.call.viewer(room.viewer, room.voice).latest(start, from, 20 * MS);
+    assert!(heard > 0.99 && late < 200 * MS, "{heard} of the voice, {late:?} late at most");
+    assert!(shown[SHARE] > 0.98 && shown[IMPORTANT] > 0.98 && shown[LEAST] == 0.0, "{shown:?} of the frames");
+}
+
+#[test]
 fn of_a_picture_that_is_stopped_nothing_that_waits_leaves_and_nothing_is_missed() {
     let mut call = Call::new(8);
     call.default_link = Link { delay: 20 * MS, ..Link::default() };

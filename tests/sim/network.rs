@@ -22,7 +22,7 @@ pub struct Link {
     pub duplication: f64,
     /// Bits per second that fit through, with a queue of 300 ms in front; `None` is no limit.
     pub rate_bps: Option<u64>,
-    /// Bytes of that queue, where it is smaller.
+    /// Bytes of that queue, where it is another.
     pub queue_bytes: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ impl Network {
         if let Some(rate) = link.rate_bps {
             let start = busy.free.map_or(now, |free| free.max(now));
             let bytes = link.queue_bytes.map(|bytes| Duration::from_secs_f64(bytes as f64 * 8.0 / rate as f64));
-            if start - now > bytes.map_or(QUEUE, |bytes| bytes.min(QUEUE)) {
+            if start - now > bytes.unwrap_or(QUEUE) {
                 busy.overflowed += 1;
                 return;
             }

@@ -67,6 +67,17 @@ impl Viewer {
         self.packets.values().map(|packet| packet.at).max()
     }
 
+    /// How much later than the soonest since `start` the latest came of a sound of one packet each `interval`, from `from` on.
+    pub fn latest(&self, start: Instant, from: Instant, interval: Duration) -> Duration {
+        let frame = |packet: &Received| u32::from_be_bytes(packet.payload[1..5].try_into().expect("a stamp"));
+        let since =
+            |packet: &Received| (packet.at - start).as_secs_f64() - interval.as_secs_f64() * f64::from(frame(packet));
+        let came = || self.packets.values().filter(|packet| packet.payload.len() > 5);
+        let soonest = came().map(since).fold(f64::INFINITY, f64::min);
+        let latest = came().filter(|packet| packet.at > from).map(since).fold(soonest, f64::max);
+        Duration::from_secs_f64(latest - soonest)
+    }
+
     /// How many packets came in a time.
     pub fn arrivals(&self, from: Instant, to: Instant) -> usize {
         self.packets.values().filter(|packet| packet.at > from && packet.at <= to).count()

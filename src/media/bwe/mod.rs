@@ -82,6 +82,10 @@ const UNNUMBERED_US: u64 = 200_000;
 /// So much of what leaves arrives where there is no shortage: one is measured over a second, the other over half of it.
 const ALL_PERCENT: u64 = 95;
 
+/// Where answers take so much longer than they did, a queue stands in front of the path, whatever it is measured by: what comes out
+/// of it is what the path carries, and that nearly all does only says how slowly it grows.
+const QUEUED_US: u64 = 250_000;
+
 /// Loss may be the path's own. The most generous reading forgives so much of it, as far as delay shows no queue.
 const FORGIVEN_NUMERATOR: u64 = 5;
 const FORGIVEN_DENOMINATOR: u64 = 3;
@@ -116,6 +120,9 @@ pub struct Estimator {
     rtt_us: u64,
     /// Between a packet's leaving and the last feedback that spoke of none later: what it waited on the way is in it.
     round_us: u64,
+    least_round_us: u64,
+    /// Bytes that were to leave and wait for room.
+    waiting: u64,
     remb_bps: Option<u64>,
     /// The limit by receiver reports, for peers without transport-cc.
     report_limit_bps: Option<f64>,
@@ -155,6 +162,8 @@ impl Estimator {
             unnumbered: 0,
             rtt_us: RTT_DEFAULT_US,
             round_us: 0,
+            least_round_us: u64::MAX / 2,
+            waiting: 0,
             remb_bps: None,
             report_limit_bps: None,
             next_bps: 0,
@@ -252,6 +261,7 @@ impl Estimator {
         self.unanswered_us = None;
         // With the wait for the feedback in it; a receiver report's is better and replaces it.
         self.round_us = now_us.saturating_sub(newest_sent_us);
+        self.least_round_us = self.least_round_us.min(self.round_us);
         self.rtt_us = self.rtt_us.min(self.round_us.max(1_000));
         self.loss.add(packets + lost, lost as i64 - found, bytes + lost_bytes, now_us);
         self.adjust(now, now_us);
@@ -378,6 +388,11 @@ impl Estimator {
         self.prober.padding(self.micros(now)).map(|bytes| bytes as usize)
     }
 
+    /// So many bytes were to leave, and wait before the path: it is not for want of a wish that no more leaves.
+    pub fn waits(&mut self, bytes: u64) {
+        self.waiting = bytes;
+    }
+
     /// Probes begin and expire here, and silence of the other side is noticed.
     pub fn poll(&mut self, now: Instant) {
         let now_us = self.micros(now);
@@ -459,8 +474,11 @@ impl Estimator {
             return ESTIMATE_MAX_BPS;
         }
         let most_bps = self.remb_bps.unwrap_or(ESTIMATE_MAX_BPS);
+        // What waits would have left as well.
+        let wish_bps = self.leaving.bitrate_bps(now) + self.waiting * 8;
+        let is_queued = self.round_us >= self.least_round_us + QUEUED_US;
         let delivered_bps = match self.delivered_bps(now) {
-            Some(bps) if bps * 100 >= self.leaving.bitrate_bps(now) * ALL_PERCENT => ESTIMATE_MAX_BPS,
+            Some(bps) if !is_queued && bps * 100 >= wish_bps * ALL_PERCENT => ESTIMATE_MAX_BPS,
             delivered => delivered.unwrap_or(0),
         };
         self.estimate_bps.max(delivered_bps.min(most_bps))
