@@ -128,21 +128,23 @@ impl<P> Pacer<P> {
         }
     }
 
-    /// So fast that all that waits leaves in time.
+    /// So fast that all that waits leaves in time. Where nothing waits it is how soon a burst is there again, and what sound and
+    /// resends took is paid back.
     fn bps(&self) -> u64 {
         let fastest_bps = self.estimate_bps * FASTEST_PERCENT / 100;
         let bits = self.most_bytes * 8;
-        let (buffer_ms, longest_ms) = match self.path {
-            Path::Open => return fastest_bps.max(bits * 1000 / LONGEST_MS),
-            Path::Narrow => (BUFFER_MS, LONGEST_NARROW_MS),
-            Path::Jammed => (0, LONGEST_NARROW_MS),
-        };
-        // The path takes so long for it and the burst before it; what it has not taken when the last of it leaves is in its buffer.
-        let ms = (bits + self.burst() as u64 * 8) * 1000 / self.estimate_bps.max(1);
-        let slowly_bps = bits * 1000 / ms.saturating_sub(buffer_ms).clamp(1, longest_ms);
-        // Little or nothing waits, or it all fits.
-        let slowest_bps = if self.path == Path::Jammed { self.estimate_bps } else { fastest_bps };
-        if ms <= buffer_ms { slowest_bps } else { slowly_bps.min(fastest_bps).max(bits * 1000 / longest_ms) }
+        match self.path {
+            Path::Open => fastest_bps.max(bits * 1000 / LONGEST_MS),
+            Path::Narrow if bits == 0 => fastest_bps,
+            Path::Narrow => {
+                // The path takes so long for it and the burst before it; what it has not taken when the last of it leaves is in its
+                // buffer.
+                let ms = (bits + self.burst() as u64 * 8) * 1000 / self.estimate_bps.max(1);
+                let fits_bps = (bits * 1000).checked_div(ms.saturating_sub(BUFFER_MS)).unwrap_or(u64::MAX);
+                fits_bps.clamp(self.estimate_bps, fastest_bps).max(bits * 1000 / LONGEST_NARROW_MS)
+            }
+            Path::Jammed => self.estimate_bps.max(bits * 1000 / LONGEST_NARROW_MS),
+        }
     }
 
     fn burst(&self) -> i64 {
@@ -312,6 +314,24 @@ mod tests {
             let left = send_on(Path::Jammed, 15, estimate_bps);
             let highest = highest_ms(&left, estimate_bps);
             assert!(highest < 65.0, "at {estimate_bps}: {highest} ms");
+        }
+    }
+
+    #[test]
+    fn what_sound_takes_is_paid_back_on_the_narrowest_path_though_nothing_waits() {
+        let start = Instant::now();
+        for path in [Path::Open, Path::Narrow, Path::Jammed] {
+            for estimate_bps in [60_000, 150_000, 2_000_000] {
+                let mut pacer = Pacer::<()>::default();
+                pacer.set_path(path);
+                pacer.refill(Some(estimate_bps), start);
+                // A voice of 40 kbit/s.
+                for n in 1..=50 {
+                    pacer.debit(100);
+                    pacer.refill(Some(estimate_bps), start + 20 * MS * n);
+                }
+                assert!(pacer.credit() >= 0, "{path:?} of {estimate_bps}: {}", pacer.credit());
+            }
         }
     }
 
