@@ -110,7 +110,7 @@ impl Receiver {
         let bytes: [u8; 3] = time.expect("a time of sending").1.try_into().expect("three bytes");
         let fraction = u64::from(u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]));
         // 6 bits of seconds and 18 of their parts.
-        let (sent_us, round_us) = (fraction * 1_000_000 >> 18, 64_000_000);
+        let (sent_us, round_us) = ((fraction * 1_000_000) >> 18, 64_000_000);
         self.left_us += (sent_us + round_us - self.left_us % round_us) % round_us;
         self.free_us = self.free_us.max(self.left_us) + datagram.len() as u64 * 8 / LINK_MBPS;
         self.free_us + DELAY_US
