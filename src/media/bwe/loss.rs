@@ -31,6 +31,9 @@ const HEAVY_LOSS: f64 = 0.15;
 /// none, in proportion below: there, what is lost is no single packet, and waiting for proof fills a narrow link.
 const EVIDENCE: f64 = 3.0;
 
+/// Where less is lost, only an observation that lost something is looked at.
+const LITTLE_LOSS: f64 = 0.01;
+
 /// Mean loss beyond this bounds the rate whatever the model says.
 const TOLERATED_LOSS: f64 = 0.05;
 
@@ -96,13 +99,15 @@ impl LossLimit {
         };
         self.next = (self.next + 1) % OBSERVATIONS;
         self.len = (self.len + 1).min(OBSERVATIONS);
+        let has_lost = self.lost > 0;
         (self.packets, self.lost, self.bytes, self.began_us) = (0, 0, 0, Some(now_us));
-        self.fit(delay_bps as f64, delivered_bps.map(|bps| bps as f64));
+        self.fit(has_lost, delay_bps as f64, delivered_bps.map(|bps| bps as f64));
     }
 
-    fn fit(&mut self, delay_bps: f64, delivered_bps: Option<f64>) {
+    fn fit(&mut self, has_lost: bool, delay_bps: f64, delivered_bps: Option<f64>) {
         let mean_loss = self.mean_loss();
-        if mean_loss == 0.0 && self.limit_bps.is_none() {
+        // A fit takes hundreds of logarithms, and where little is lost what lost nothing is no reason for a fall.
+        if self.limit_bps.is_none() && !has_lost && mean_loss < LITTLE_LOSS {
             return;
         }
         let current = self.limit_bps.unwrap_or(delay_bps).min(delay_bps.max(1.0));
