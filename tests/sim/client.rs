@@ -1,7 +1,7 @@
 //! A participant made of an independent stack (str0m): one peer connection to send, one to receive, as
 //! mediasoup-client has them. Nothing of Ringside's own packet code is used on this side.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,8 @@ pub struct Connection {
     pub transport: TransportId,
     pub deadline: Instant,
     pub outgoing: VecDeque<Flight>,
-    pub sources: HashMap<Mid, Source>,
+    /// In one order, so that a seed gives the same call each time.
+    pub sources: BTreeMap<Mid, Source>,
     pub viewers: HashMap<u32, Viewer>,
     pub is_connected: bool,
     pub key_frame_requests: Vec<(Instant, Mid)>,
@@ -129,7 +130,7 @@ impl Connection {
             transport,
             deadline: now,
             outgoing: VecDeque::new(),
-            sources: HashMap::new(),
+            sources: BTreeMap::new(),
             viewers: HashMap::new(),
             is_connected: false,
             key_frame_requests: Vec::new(),
