@@ -201,7 +201,7 @@ impl Shard {
     fn send_padding(&mut self, now: Instant, key: Key<Transport>, outbox: &mut impl Outbox) -> Option<()> {
         let transport = self.transports.at_mut(key)?;
         let wanted = transport.estimator.as_ref()?.padding(now).filter(|_| transport.pacer.is_empty())?;
-        let has_rtx = |consumer: &&Consumer| !consumer.paused && consumer.rest.rtx.is_some();
+        let has_rtx = |consumer: &&Consumer| !consumer.paused && consumer.has_rtx;
         let mut carriers = transport.consumers.iter().filter_map(|key| self.consumers.at(*key)).filter(has_rtx);
         // Padding carries the timestamp of the media that was sent; a picture that is stopped keeps its last.
         let carrier = carriers.find(|consumer| consumer.rewriter.has_started()).map(|consumer| consumer.ssrc);

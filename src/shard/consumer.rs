@@ -32,6 +32,8 @@ pub struct Consumer {
     pub header: HeaderLayout,
     pub ssrc: Ssrc,
     pub paused: bool,
+    /// Whether what is lost can leave again: on a stream for it.
+    pub has_rtx: bool,
     /// Of the layer that flows; the next one is aligned to it.
     timestamp_layer: Option<u8>,
     pub transmission: Transmission,
@@ -111,6 +113,7 @@ impl Consumer {
             header: HeaderLayout::new(spec.payload_type, spec.ssrc, &spec.mid, spec.extensions),
             ssrc: spec.ssrc,
             paused: spec.paused,
+            has_rtx: rtx.is_some(),
             timestamp_layer: None,
             transmission: Transmission::new(),
             rest: Box::new(Rest {

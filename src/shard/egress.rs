@@ -206,8 +206,7 @@ impl Shard {
         let Some(consumer) = self.consumers.at_mut(key) else { return };
         let Some(producer) = self.producers.at(run.producer) else { return };
         let flowing = consumer.selector.current();
-        // Nothing leaves again without a stream for it.
-        let has_rtx = consumer.rest.rtx.is_some();
+        let has_rtx = consumer.has_rtx;
         let start = egress.outgoing.len();
         let mut largest = 0;
         for at in run.first..run.end {
