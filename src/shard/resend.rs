@@ -97,11 +97,8 @@ impl Shard {
         let path = transport.estimator.as_ref().map_or(Path::Open, |estimator| estimator.path());
         // What left again stands in the queue behind what was too much. To send it once more before it came through makes the queue
         // last for as long as it is asked for.
-        let rtt = transport
-            .estimator
-            .as_ref()
-            .and_then(|estimator| estimator.queued_round())
-            .map_or(rtt, |round| rtt.max(round));
+        let queued_round = transport.estimator.as_ref().and_then(|estimator| estimator.queued_round());
+        let rtt = rtt.max(queued_round.unwrap_or_default());
         let rtx = consumer.rest.rtx.as_mut().ok_or(Discard::ResendRefused)?;
         if !transport.resent.has_room(estimate, path, now) || !rtx.may_resend(sequence, now, rtt) {
             return Err(Discard::ResendRefused);

@@ -7,6 +7,8 @@
 
 use crate::limits::DATAGRAM_BYTES;
 
+use super::least::Least;
+
 /// Packets sent within this are one group; a tick's GSO run is one.
 const GROUP_US: u64 = 5_000;
 /// A batch released by a radio or a busy receiver: arrivals this close to the last belong to its group if they
@@ -88,8 +90,7 @@ pub(super) struct DelayTrend {
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
     /// Least arrival - sending of this and the last stretch of [`BASE_US`], and of this look.
-    base_us: [Option<i64>; 2],
-    base_until_us: u64,
+    base_us: Least,
     least_us: Option<i64>,
     look_until_us: u64,
     last_height_us: i64,
@@ -103,13 +104,8 @@ impl Standing {
     /// Whether a look ended just now and found a queue that stands.
     fn packet(&mut self, sent_us: u64, arrival_us: u64) -> bool {
         let delay_us = arrival_us as i64 - sent_us as i64;
-        if sent_us >= self.base_until_us {
-            self.base_us = [None, self.base_us[0]];
-            self.base_until_us = sent_us + BASE_US;
-        }
-        let lowest = |held: Option<i64>| Some(held.map_or(delay_us, |held| held.min(delay_us)));
-        self.base_us[0] = lowest(self.base_us[0]);
-        self.least_us = lowest(self.least_us);
+        self.base_us.add(delay_us, sent_us, BASE_US);
+        self.least_us = Some(self.least_us.map_or(delay_us, |held| held.min(delay_us)));
         self.newest_us = self.height_of(sent_us, arrival_us);
         if sent_us < self.look_until_us {
             return false;
@@ -124,12 +120,12 @@ impl Standing {
     }
 
     fn height_of(&self, sent_us: u64, arrival_us: u64) -> i64 {
-        let base_us = self.base_us.iter().flatten().min().copied().unwrap_or(0);
+        let base_us = self.base_us.get().unwrap_or(0);
         arrival_us as i64 - sent_us as i64 - base_us
     }
 
     fn look(&mut self) -> bool {
-        let base_us = self.base_us.iter().flatten().min();
+        let base_us = self.base_us.get();
         let (Some(least_us), Some(base_us)) = (self.least_us.take(), base_us) else { return false };
         let height_us = least_us - base_us;
         let draining = height_us <= self.last_height_us - DRAINING_US;
@@ -140,8 +136,9 @@ impl Standing {
         }
         self.in_vain += 1;
         if self.in_vain > STEPS_IN_VAIN {
-            *self =
-                Standing { base_us: [Some(least_us), None], base_until_us: self.base_until_us, ..Standing::default() };
+            let mut base_us = self.base_us;
+            base_us.forget_all_but(least_us);
+            *self = Standing { base_us, ..Standing::default() };
             return false;
         }
         true

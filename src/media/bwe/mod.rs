@@ -16,6 +16,7 @@ use crate::packet::rtcp::TransportCc;
 use crate::packet::seq::{ReferenceTimeUnwrapper, SeqNo};
 
 mod delay;
+mod least;
 mod limited;
 mod loss;
 mod probe;
@@ -30,6 +31,7 @@ mod link;
 mod tests;
 
 use delay::{DelayTrend, Usage};
+use least::Least;
 use limited::SendBudget;
 use loss::LossLimit;
 use probe::{Prober, Wish};
@@ -84,10 +86,10 @@ const ALL_PERCENT: u64 = 95;
 
 /// Where answers take so much longer than they did, a queue stands in front of the path, whatever it is measured by: what comes out
 /// of it is what the path carries, and that nearly all does only says how slowly it grows.
-const QUEUED_US: u64 = 250_000;
+const QUEUED_US: i64 = 250_000;
 
-/// The least of the last half to whole minute is what answers take without a queue: a path may have become longer.
-const ROUND_WINDOW_US: u64 = 30_000_000;
+/// The least of this stretch and the last is what answers take without a queue: a path may have become longer.
+const ROUND_STRETCH_US: u64 = 30_000_000;
 
 /// Loss may be the path's own. The most generous reading forgives so much of it, as far as delay shows no queue.
 const FORGIVEN_NUMERATOR: u64 = 5;
@@ -264,7 +266,7 @@ impl Estimator {
         self.unanswered_us = None;
         // With the wait for the feedback in it; a receiver report's is better and replaces it.
         self.round_us = now_us.saturating_sub(newest_sent_us);
-        self.least_round.add(self.round_us, now_us);
+        self.least_round.add(self.round_us as i64, now_us, ROUND_STRETCH_US);
         self.rtt_us = self.rtt_us.min(self.round_us.max(1_000));
         self.loss.add(packets + lost, lost as i64 - found, bytes + lost_bytes, now_us);
         self.adjust(now, now_us);
@@ -479,7 +481,7 @@ impl Estimator {
         let most_bps = self.remb_bps.unwrap_or(ESTIMATE_MAX_BPS);
         // What waits would have left as well.
         let wish_bps = self.leaving.bitrate_bps(now) + self.waiting * 8;
-        let is_queued = self.round_us >= self.least_round.us().saturating_add(QUEUED_US);
+        let is_queued = self.least_round.get().is_some_and(|least_us| self.round_us as i64 >= least_us + QUEUED_US);
         let delivered_bps = match self.delivered_bps(now) {
             Some(bps) if !is_queued && bps * 100 >= wish_bps * ALL_PERCENT => ESTIMATE_MAX_BPS,
             delivered => delivered.unwrap_or(0),
@@ -573,53 +575,4 @@ impl Estimator {
 /// A rate that loss holds down, if the loss is the path's nature.
 fn forgiven(bps: u64) -> u64 {
     bps * FORGIVEN_NUMERATOR / FORGIVEN_DENOMINATOR
-}
-
-/// The least value of a window that began, and of the one before it.
-#[derive(Clone, Copy, Debug)]
-struct Least {
-    began_us: u64,
-    now: u64,
-    before: u64,
-}
-
-impl Default for Least {
-    fn default() -> Self {
-        Least { began_us: 0, now: u64::MAX, before: u64::MAX }
-    }
-}
-
-impl Least {
-    fn add(&mut self, us: u64, now_us: u64) {
-        if now_us.saturating_sub(self.began_us) >= ROUND_WINDOW_US {
-            *self = Least { began_us: now_us, now: u64::MAX, before: self.now };
-        }
-        self.now = self.now.min(us);
-    }
-
-    fn us(&self) -> u64 {
-        self.now.min(self.before)
-    }
-}
-
-#[cfg(test)]
-mod least_tests {
-    use super::*;
-
-    #[test]
-    fn what_answers_took_at_best_is_remembered_for_as_long_as_a_queue_may_stand_and_no_longer_than_two_windows() {
-        let mut least = Least::default();
-        let mut after_s = |seconds: u64, us| {
-            least.add(us, seconds * 1_000_000);
-            least.us()
-        };
-        assert_eq!(after_s(1, 40_000), 40_000);
-        for seconds in 2..=31 {
-            assert_eq!(after_s(seconds, 400_000), 40_000, "a queue, or a longer path: {seconds} s");
-        }
-        (32..=61).for_each(|seconds| {
-            after_s(seconds, 400_000);
-        });
-        assert_eq!(after_s(62, 390_000), 390_000, "a longer path");
-    }
 }
