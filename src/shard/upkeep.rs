@@ -129,7 +129,7 @@ impl Shard {
         if layer.nack.next_deadline().is_some_and(|at| at <= now) {
             // What has no room is asked for in another datagram at once.
             let streams = 1 + missing.chunk_by(|(ssrc, _), (next, _)| ssrc == next).count();
-            let room = NACKS_PER_MESSAGE.min((RTCP_BYTES - NACK_HEADER_BYTES * streams.min(64)) / NACK_ENTRY_BYTES);
+            let room = NACKS_PER_MESSAGE.min(RTCP_BYTES.saturating_sub(NACK_HEADER_BYTES * streams) / NACK_ENTRY_BYTES);
             layer.nack.due(now, rtt, |sequence| {
                 let has_room = missing.len() < room;
                 missing.extend(has_room.then_some((ssrc, SeqNo(sequence))));
