@@ -82,7 +82,6 @@ impl Shard {
         let Some(transport) = self.transports.at_mut(key) else { return };
         let Some(estimator) = transport.estimator.as_mut() else { return };
         estimator.poll(now);
-        estimator.waits(transport.pacer.bytes());
         transport.pacer.set_path(estimator.path());
         if estimator.padding(now).is_some() {
             self.probes.push(key);
@@ -104,7 +103,8 @@ impl Shard {
         for consumer in transport.consumers.iter().filter_map(|key| self.consumers.at(*key)) {
             demands.push(self.demand(now, consumer));
         }
-        let link = transport.estimator.as_ref().map(|estimator| estimator.downlink(now));
+        let waiting = transport.pacer.bytes();
+        let link = transport.estimator.as_ref().map(|estimator| estimator.downlink(waiting, now));
         let is_jammed = link.is_some_and(|link| link.drain_bps > 0);
         let allocated = self.allocator.allocate(link, resent_bps, now, &mut demands);
         let mut spare_bps = link.map_or(u64::MAX, |link| link.estimate_bps.saturating_sub(allocated.granted_bps));

@@ -167,7 +167,7 @@ impl Simulation {
         let Sender::Layers(layered) = &mut self.sender else { return 0 };
         if ms % 200 == 1 {
             let before: Vec<_> = layered.demands.iter().map(|demand| demand.grant.layers).collect();
-            let link = self.estimator.downlink(now);
+            let link = self.estimator.downlink(0, now);
             let allocated = layered.allocator.allocate(Some(link), 0, now, &mut layered.demands);
             self.estimator.want(allocated.next_raise_bps, allocated.wanted_bps);
             let changed = layered.demands.iter().zip(before).any(|(demand, old)| demand.grant.layers != old);

@@ -126,8 +126,6 @@ pub struct Estimator {
     /// Between a packet's leaving and the last feedback that spoke of none later: what it waited on the way is in it.
     round_us: u64,
     least_round: Least,
-    /// Bytes that were to leave and wait for room.
-    waiting: u64,
     remb_bps: Option<u64>,
     /// The limit by receiver reports, for peers without transport-cc.
     report_limit_bps: Option<f64>,
@@ -168,7 +166,6 @@ impl Estimator {
             rtt_us: RTT_DEFAULT_US,
             round_us: 0,
             least_round: Least::default(),
-            waiting: 0,
             remb_bps: None,
             report_limit_bps: None,
             next_bps: 0,
@@ -393,11 +390,6 @@ impl Estimator {
         self.prober.padding(self.micros(now)).map(|bytes| bytes as usize)
     }
 
-    /// So many bytes were to leave, and wait before the path: it is not for want of a wish that no more leaves.
-    pub fn waits(&mut self, bytes: u64) {
-        self.waiting = bytes;
-    }
-
     /// Probes begin and expire here, and silence of the other side is noticed.
     pub fn poll(&mut self, now: Instant) {
         let now_us = self.micros(now);
@@ -474,13 +466,13 @@ impl Estimator {
 
     /// The estimate, or what gets through if that is more: while more is sent than an estimate allows, what arrives is
     /// what the path carries. Where nearly all arrives, or nothing is known, no limit is known either.
-    pub fn carried_bps(&self, now: Instant) -> u64 {
+    fn carried_bps(&self, waiting: u64, now: Instant) -> u64 {
         if self.measured_bps().is_none() {
             return ESTIMATE_MAX_BPS;
         }
         let most_bps = self.remb_bps.unwrap_or(ESTIMATE_MAX_BPS);
         // What waits would have left as well.
-        let wish_bps = self.leaving.bitrate_bps(now) + self.waiting * 8;
+        let wish_bps = self.leaving.bitrate_bps(now) + waiting * 8;
         let is_queued = self.least_round.get().is_some_and(|least_us| self.round_us as i64 >= least_us + QUEUED_US);
         let delivered_bps = match self.delivered_bps(now) {
             Some(bps) if !is_queued && bps * 100 >= wish_bps * ALL_PERCENT => ESTIMATE_MAX_BPS,
@@ -490,8 +482,7 @@ impl Estimator {
     }
 
     /// The most that the path may carry, if loss is not its fault but its nature.
-    pub fn plausible_bps(&self, now: Instant) -> u64 {
-        let carried_bps = self.carried_bps(now);
+    fn plausible_bps(&self, carried_bps: u64) -> u64 {
         if !self.is_answered() {
             return carried_bps;
         }
@@ -500,7 +491,7 @@ impl Estimator {
 
     /// What a picture that is new may count on: the estimate, or where loss holds that down what delay allows, which a probe may
     /// have found, but not more than such loss would explain.
-    pub fn beginning_bps(&self) -> u64 {
+    fn beginning_bps(&self) -> u64 {
         if !self.is_answered() {
             return self.estimate_bps;
         }
@@ -527,12 +518,14 @@ impl Estimator {
         self.jammed_us.is_some()
     }
 
-    /// What the allocation goes by.
-    pub fn downlink(&self, now: Instant) -> Downlink {
+    /// What the allocation goes by; `waiting` bytes were to leave and wait for room, so it is not for want of a wish that no more
+    /// leaves.
+    pub fn downlink(&self, waiting: u64, now: Instant) -> Downlink {
+        let carried_bps = self.carried_bps(waiting, now);
         Downlink {
             estimate_bps: self.estimate_bps(),
-            carried_bps: self.carried_bps(now),
-            plausible_bps: self.plausible_bps(now),
+            carried_bps,
+            plausible_bps: self.plausible_bps(carried_bps),
             beginning_bps: self.beginning_bps(),
             is_answered: self.is_answered(),
             drain_bps: if self.is_jammed() { self.estimate_bps() / DRAIN_SHARE } else { 0 },
