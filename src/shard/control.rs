@@ -132,7 +132,7 @@ impl Shard {
             pacer: Pacer::default(),
             awaited: Awaited::default(),
             transport_sequence: 0,
-            due: Vec::with_capacity(limits::RUN_SEGMENTS),
+            due: Vec::with_capacity(limits::RUN_FORESEEN),
             armed: Armed::default(),
             next_report: None,
             next_check: None,

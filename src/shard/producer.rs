@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::ids::{PeerId, ProducerId, Ssrc};
-use crate::limits::{PENDING_PACKETS, RUN_SEGMENTS};
+use crate::limits::{PENDING_PACKETS, RUN_FORESEEN};
 use crate::media::allocation::Offer;
 use crate::media::frames::FrameBounds;
 use crate::media::history::{PacketNumber, SequenceIndex};
@@ -278,7 +278,7 @@ impl Layer {
             nack: NackList::new(),
             key_frames: KeyFramePolicy::new(class),
             index: SequenceIndex::default(),
-            pending: Vec::with_capacity(RUN_SEGMENTS),
+            pending: Vec::with_capacity(RUN_FORESEEN),
             pending_since: None,
             pending_is_complete: false,
             consumers: Vec::new(),

@@ -39,7 +39,7 @@ const TICK_BOUNDS_US: [u64; 15] =
     [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000];
 const BATCH_BOUNDS: [u64; 15] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256];
 /// Up to [`limits::RUN_SEGMENTS`].
-const RUN_BOUNDS: [u64; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16];
+const RUN_BOUNDS: [u64; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64];
 
 /// Distributions of one worker since its start.
 #[derive(Clone)]
