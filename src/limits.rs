@@ -40,9 +40,9 @@ pub const SEND_SLOTS: u16 = 64;
 /// 1.05, 1, 1.00 and 0.99, one of a run of 6 costs 1.07, 1.00, 1, 0.99 and 1.00 (bench `ring`); fewer leave sooner.
 pub const SUBMIT_BATCH: usize = 16;
 
-/// Submissions of one tick between which what has arrived is taken into the receive slots: some 128 messages, half a
-/// millisecond.
-pub const SUBMITS_BETWEEN_RECEIVES: u32 = 8;
+/// How often a tick that sends for long takes what has arrived meanwhile into the receive slots: a socket's buffer may hold but
+/// a few milliseconds of it.
+pub const RECEIVE_EVERY: Duration = Duration::from_micros(500);
 
 /// Announced addresses of this machine that each media port gets a socket of its own for. Further ones are received
 /// by the socket for all addresses, which answers from the address that the kernel's routes prefer.

@@ -168,6 +168,10 @@ pub struct Compare {
     /// First TCP port to use; UDP ports are chosen from 20000 to 31999
     #[arg(long, default_value_t = 18_100)]
     pub port: u16,
+    /// Buffers of each media socket of the servers, in KiB; 0 leaves the kernel's default. Near the knee a server that takes
+    /// ten times as much needs ten times the buffer for the same hiccup of the machine. Janus has no setting for it
+    #[arg(long, default_value_t = 0)]
+    pub socket_buffer_kib: u32,
     /// Also ramps each server to its knee by rate
     #[arg(long)]
     pub knee: bool,

@@ -132,18 +132,28 @@ pub fn command(command: &Compare) -> anyhow::Result<()> {
 
 /// The same for all servers, in words.
 fn conditions(command: &Compare) -> String {
-    let default_bytes = |name: &str| {
+    let limit = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap_or_default();
         text.trim().parse::<u64>().map_or("unknown".to_owned(), |bytes| bytes.to_string())
     };
+    let buffers = match command.socket_buffer_kib {
+        0 => format!(
+            "of all servers are the kernel's default (net.core.rmem_default {}, wmem_default {})",
+            limit("rmem_default"),
+            limit("wmem_default")
+        ),
+        kib => format!(
+            "of {kib} KiB asked for by all servers but Janus (net.core.rmem_max {}, wmem_max {})",
+            limit("rmem_max"),
+            limit("wmem_max")
+        ),
+    };
     format!(
-        "one server worker on core {}, the load on core {}, {} runs of each in turns, loopback; socket buffers of all \
-         servers are the kernel's default (net.core.rmem_default {}, wmem_default {}); clients {} UDP GRO",
+        "one server worker on core {}, the load on core {}, {} runs of each in turns, loopback; socket buffers {buffers}; \
+         clients {} UDP GRO",
         command.server_core,
         command.core,
         command.repeats,
-        default_bytes("rmem_default"),
-        default_bytes("wmem_default"),
         if command.load.no_gro { "without" } else { "with" }
     )
 }
@@ -194,6 +204,7 @@ impl Places<'_> {
             tcp_port: self.command.port.wrapping_add(number),
             udp_first,
             udp_last: udp_first + UDP_PORTS - 1,
+            socket_buffer_kib: self.command.socket_buffer_kib,
         }
     }
 }

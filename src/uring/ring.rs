@@ -6,7 +6,7 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 
@@ -29,8 +29,8 @@ pub struct Ring {
     submit_batch: usize,
     /// Sends that the kernel has not been told of.
     unsubmitted: usize,
-    /// Submissions since the last wait.
-    handed_over: u32,
+    /// When what has arrived was last taken into the receive slots.
+    took_at: Instant,
     /// The kernel takes requests from the thread that opened the ring only (`SINGLE_ISSUER`).
     not_send: PhantomData<*const ()>,
 }
@@ -147,7 +147,7 @@ impl Ring {
             counters: Counters::default(),
             submit_batch: config.submit_batch.max(1),
             unsubmitted: 0,
-            handed_over: 0,
+            took_at: Instant::now(),
             not_send: PhantomData,
         })
     }
@@ -227,7 +227,7 @@ impl Ring {
             // SAFETY: no argument is passed, and the flags are those of a plain wait.
             None => unsafe { submitter.enter::<libc::sigset_t>(queued, want, EnterFlags::GETEVENTS.bits(), None) },
         };
-        (self.unsubmitted, self.handed_over) = (0, 0);
+        (self.unsubmitted, self.took_at) = (0, Instant::now());
         tolerate(result)
     }
 
@@ -235,9 +235,15 @@ impl Ring {
     /// tick they are taken into the slots meanwhile, because a socket's buffer may hold but a few milliseconds of them.
     fn hand_over(&mut self) -> Result<(), RingError> {
         let queued = self.uring.submission().len() as u32;
-        self.handed_over += 1;
-        let is_long = self.handed_over.is_multiple_of(limits::SUBMITS_BETWEEN_RECEIVES);
-        let flags = if is_long { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        let now = Instant::now();
+        let is_long = now.saturating_duration_since(self.took_at) >= limits::RECEIVE_EVERY;
+        let flags = match is_long {
+            true => {
+                self.took_at = now;
+                EnterFlags::GETEVENTS
+            }
+            false => EnterFlags::empty(),
+        };
         // SAFETY: no argument is passed.
         let result = unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags.bits(), None) };
         self.unsubmitted = 0;

@@ -1,6 +1,6 @@
-//! Starts a server on this machine for a comparison, on a core of its own, with settings that are the same for all: the
-//! kernel's default socket buffers (Janus has no setting for them), everybody's voice forwarded, nobody refused. And ends
-//! it again.
+//! Starts a server on this machine for a comparison, on a core of its own, with settings that are the same for all:
+//! socket buffers (Janus has no setting for them and the kernel's default), everybody's voice forwarded, nobody refused.
+//! And ends it again.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -46,13 +46,15 @@ pub struct Running {
     folder: Option<PathBuf>,
 }
 
-/// Where a server may run and listen.
+/// Where a server may run and listen, and with what.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     pub core: usize,
     pub tcp_port: u16,
     pub udp_first: u16,
     pub udp_last: u16,
+    /// Of each media socket, in both directions; 0 is the kernel's default.
+    pub socket_buffer_kib: u32,
 }
 
 impl Kind {
@@ -145,7 +147,7 @@ fn ringside(program: &Path, place: Place) -> anyhow::Result<Running> {
         .args(["--max-peers-per-room", "1000", "--busy-limit-percent", "100", "--latency-limit-ms", "10000"])
         .args(["--audio-top-n", "0"])
         // As a variable, because a baseline may be a build that has no such flag.
-        .env("RINGSIDE_SOCKET_BUFFER_KIB", "0")
+        .env("RINGSIDE_SOCKET_BUFFER_KIB", place.socket_buffer_kib.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -160,6 +162,7 @@ fn mediasoup(folder: &Path, place: Place) -> anyhow::Result<Running> {
         .current_dir(folder)
         .args(["--workers", "1", "--port", &place.tcp_port.to_string()])
         .args(["--rtc-min-port", &place.udp_first.to_string(), "--rtc-max-port", &place.udp_last.to_string()])
+        .args(["--socket-buffer", &(u64::from(place.socket_buffer_kib) << 10).to_string()])
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
