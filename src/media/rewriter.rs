@@ -20,10 +20,10 @@ use crate::media::history::Packet;
 use crate::packet::codec::vp8::{PictureIds, Vp8Descriptor};
 use crate::packet::seq::{PictureId, Tl0PicIdx};
 
+/// What a packet in order touches comes first, and together.
+#[repr(C)]
 pub struct Rewriter {
     current: Segment,
-    /// Older segments of the same layer, newest last.
-    older: VecDeque<Segment>,
     /// One above the highest source sequence number seen since the last switch.
     next_in: u64,
     /// Highest sequence number given out.
@@ -31,13 +31,15 @@ pub struct Rewriter {
     last_timestamp: u32,
     last_picture: u16,
     last_tl0: u8,
+    started: bool,
     /// Of what has left: what was decided may still wait, and may be forgotten.
     left: Left,
+    /// Older segments of the same layer, newest last.
+    older: VecDeque<Segment>,
     /// Numbers since the last switch whose packets were left out too late, newest last: what was sent under them is empty.
     holes: VecDeque<u64>,
     /// Picture of the newest frame that was left out, to count each once.
     skipped_picture: Option<u16>,
-    started: bool,
 }
 
 /// Source packets from `first_in` on are sent under a constant distance.

@@ -24,20 +24,22 @@ use crate::shard::transport::Transport;
 /// hour, or a stream that starts over, would freeze its picture for as long.
 const TIMESTAMP_SLACK: Duration = Duration::from_millis(500);
 
+/// In the order in which a packet needs it: who it is for and what it becomes fill the first two lines of the cache.
+#[repr(C)]
 pub struct Consumer {
     pub transport: Key<Transport>,
-    pub producer: Key<Producer>,
     pub selector: Selector,
-    pub rewriter: Rewriter,
-    pub header: HeaderLayout,
-    pub ssrc: Ssrc,
     pub paused: bool,
     /// Whether what is lost can leave again: on a stream for it.
     pub has_rtx: bool,
-    /// Of the layer that flows; the next one is aligned to it.
-    timestamp_layer: Option<u8>,
+    pub ssrc: Ssrc,
+    pub header: HeaderLayout,
+    pub rewriter: Rewriter,
     pub transmission: Transmission,
     pub rest: Box<Rest>,
+    pub producer: Key<Producer>,
+    /// Of the layer that flows; the next one is aligned to it.
+    timestamp_layer: Option<u8>,
 }
 
 /// What the data path does not touch.

@@ -12,6 +12,8 @@ pub struct Table<T> {
     bound: usize,
 }
 
+/// Begins a cache line, with the generation beside what a value has first: looking up touches the line that is needed next.
+#[repr(C, align(64))]
 struct Row<T> {
     generation: u32,
     value: Option<T>,

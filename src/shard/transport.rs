@@ -26,7 +26,29 @@ use crate::transport::dtls::Endpoint;
 use crate::transport::ice::IceLite;
 use crate::transport::srtp::{Inbound, Outbound, Profile};
 
+/// What is sent touches comes first, and together; then what is received; then what is seldom needed.
+#[repr(C)]
 pub struct Transport {
+    /// Runs of this tick: index of the run, and whose copy of it.
+    pub due: Vec<(u32, Key<Consumer>)>,
+    pub keys: Option<Box<Keys>>,
+    pub destination: Option<Destination>,
+    /// What the downlink carries; begins with the first video consumer.
+    pub estimator: Option<Box<Estimator>>,
+    /// Sequence number of the next packet that carries one (transport-wide congestion control).
+    pub transport_sequence: u64,
+    pub sent: Traffic,
+    /// How fast media may leave, and what waits.
+    pub pacer: Pacer<Held>,
+    /// Packets that leave again when feedback calls them lost.
+    pub awaited: Awaited,
+    pub armed: Armed,
+
+    pub streams: Vec<Stream>,
+    /// When packets arrived, for transport-wide feedback; begins with the first that carries a number.
+    pub arrivals: Option<Box<ArrivalRecord>>,
+    pub received: Traffic,
+
     pub id: TransportId,
     pub peer: PeerId,
     pub room: Key<Room>,
@@ -35,43 +57,22 @@ pub struct Transport {
     pub dtls: Endpoint,
     /// What was last told to the control plane.
     pub told: (IceState, DtlsState),
-    pub keys: Option<Box<Keys>>,
-    pub destination: Option<Destination>,
-
-    pub streams: Vec<Stream>,
     pub producers: Vec<Key<Producer>>,
-    /// When packets arrived, for transport-wide feedback; begins with the first that carries a number.
-    pub arrivals: Option<Box<ArrivalRecord>>,
     /// The peer's reference times, to be answered with the next report (RFC 3611 section 4.4).
     pub reference_times: Vec<(Ssrc, Echo)>,
     /// The last two that were sent to the peer, newest first.
     pub own_references: [Option<Echo>; 2],
-
     pub consumers: Vec<Key<Consumer>>,
     /// By the SSRCs that they are sent under, retransmissions included: feedback names those.
     pub sent_ssrcs: HashMap<Ssrc, Key<Consumer>>,
-    /// What the downlink carries; begins with the first video consumer.
-    pub estimator: Option<Box<Estimator>>,
     pub next_allocation: Option<Instant>,
     /// Begins with the estimator.
     pub probator: Option<Box<Probator>>,
-    /// How fast media may leave, and what waits.
-    pub pacer: Pacer<Held>,
-    /// Packets that leave again when feedback calls them lost.
-    pub awaited: Awaited,
-    /// Sequence number of the next packet that carries one (transport-wide congestion control).
-    pub transport_sequence: u64,
-    /// Runs of this tick: index of the run, and whose copy of it.
-    pub due: Vec<(u32, Key<Consumer>)>,
-
-    pub armed: Armed,
     /// When reports and slower housekeeping are due; `None` while no media flows.
     pub next_report: Option<Instant>,
     pub next_check: Option<Instant>,
     /// Of a path out by receiver reports, of a path in by the peer's answers to our reference times.
     pub rtt: Option<Duration>,
-    pub received: Traffic,
-    pub sent: Traffic,
     /// Of probes, among what was sent.
     pub padding_bytes_sent: u64,
     /// How many packets had left by the last report before which some did, and when that was.

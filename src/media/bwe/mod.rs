@@ -104,9 +104,24 @@ const REPORT_LOSS_HIGH: f64 = 0.10;
 
 /// One transport's estimate.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Estimator {
+    // What each packet that leaves touches.
     epoch: Instant,
     sent: SentRing,
+    /// Bytes outside transport-cc since the last packet within it: audio shares the path.
+    unnumbered: u16,
+    last_sent_us: Option<u64>,
+    last_numbered_us: Option<u64>,
+    last_media_us: Option<u64>,
+    /// When the first numbered packet left of those that no feedback has answered.
+    unanswered_us: Option<u64>,
+    budget: SendBudget,
+    /// What leaves, by our own clock: no feedback proves more than this.
+    leaving: RateMeter,
+    prober: Prober,
+
+    // What feedback touches.
     references: ReferenceTimeUnwrapper,
     throughput: Throughput,
     bursts: Bursts,
@@ -115,13 +130,6 @@ pub struct Estimator {
     delay: DelayTrend,
     rate: DelayRate,
     loss: LossLimit,
-    budget: SendBudget,
-    prober: Prober,
-    /// What leaves, by our own clock: no feedback proves more than this.
-    leaving: RateMeter,
-    /// Bytes outside transport-cc since the last packet within it: audio shares the path.
-    unnumbered: u16,
-
     rtt_us: u64,
     /// Between a packet's leaving and the last feedback that spoke of none later: what it waited on the way is in it.
     round_us: u64,
@@ -131,12 +139,7 @@ pub struct Estimator {
     report_limit_bps: Option<f64>,
     next_bps: u64,
     all_bps: u64,
-    last_sent_us: Option<u64>,
-    last_numbered_us: Option<u64>,
-    last_media_us: Option<u64>,
     last_feedback_us: Option<u64>,
-    /// When the first numbered packet left of those that no feedback has answered.
-    unanswered_us: Option<u64>,
     last_overuse_us: Option<u64>,
     lowered_for_silence_us: Option<u64>,
     /// Since when the queue is full of what the path no longer carries.

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::{Echo, RateMeter, Report, round_trip, smooth_score};
 
-/// One sent SSRC, and what its receiver reports.
+/// One sent SSRC, and what its receiver reports. What each packet touches comes first, and together.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Transmission {
     packets: u64,
     octets: u64,
     rate: RateMeter,
-    last_timestamp: u32,
     last_sent: Option<Instant>,
+    last_timestamp: u32,
 
     /// The last two sender reports (middle of the NTP time, when): a report may cross the newer on its way.
     sender_reports: [Option<Echo>; 2],
