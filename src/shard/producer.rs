@@ -46,68 +46,73 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// How often the layers' bitrates are taken.
 const OFFER_INTERVAL: Duration = Duration::from_millis(500);
 
+/// What each packet touches comes first, and together.
+#[repr(C)]
 pub struct Producer {
-    pub id: ProducerId,
-    pub peer: PeerId,
-    pub room: Key<Room>,
-    pub transport: Key<Transport>,
     pub kind: Kind,
     pub codec: Codec,
-    pub class: SourceClass,
-    pub clock_rate: u32,
     pub payload_type: u8,
     pub rtx_payload_type: Option<u8>,
-    pub mid: Option<String>,
-    pub extensions: Box<ExtensionMap>,
-    pub feedback: Feedback,
-    pub cname: String,
     pub paused: bool,
-    /// A microphone's index among the room's speakers.
-    pub audio_source: Option<usize>,
     /// Not among the loudest: forwarded to nobody.
     pub is_withheld: bool,
-    /// What its layers cost, measured while they arrive; of video.
-    pub offer: Offer,
-    pub offered_at: Option<Instant>,
-    /// Lowest quality first.
-    pub layers: Vec<Layer>,
-    pub consumers: Vec<Key<Consumer>>,
-    /// How many of them are paused; they are in no layer's list.
-    pub paused_consumers: u32,
     /// The layers that arrive, as a bit set; of a sound, whether it arrived when it was last looked at.
     pub(super) alive: u8,
+    /// How many of its consumers are paused; they are in no layer's list.
+    pub paused_consumers: u32,
+    pub extensions: Box<ExtensionMap>,
+    /// Lowest quality first.
+    pub layers: Vec<Layer>,
+    pub clock_rate: u32,
+    pub room: Key<Room>,
+    pub consumers: Vec<Key<Consumer>>,
+    /// A microphone's index among the room's speakers.
+    pub audio_source: Option<usize>,
+    pub offered_at: Option<Instant>,
+    pub transport: Key<Transport>,
+
+    /// What its layers cost, measured while they arrive; of video.
+    pub offer: Offer,
+    pub id: ProducerId,
+    pub peer: PeerId,
+    pub class: SourceClass,
+    pub mid: Option<String>,
+    pub feedback: Feedback,
+    pub cname: String,
     /// Last score told to its peer.
     pub told_score: Option<u8>,
 }
 
-/// One encoding of a producer.
+/// One encoding of a producer. What each packet touches comes first, and together, on cache lines of its own.
+#[repr(C, align(64))]
 pub struct Layer {
-    pub ssrc: Option<Ssrc>,
-    pub rtx_ssrc: Option<Ssrc>,
-    pub rid: Option<String>,
     pub reception: Reception,
-    pub nack: NackList,
-    pub key_frames: KeyFramePolicy,
     pub index: SequenceIndex,
     /// Packets that wait for the end of their frame or tick.
     pub pending: Vec<PacketNumber>,
     pub pending_since: Option<Instant>,
-    /// The last of them ends its frame, or needs no other.
-    pending_is_complete: bool,
     /// Who gets this layer, or waits for its next key frame.
     pub consumers: Vec<Key<Consumer>>,
     pub last_packet: Option<Instant>,
-    /// Layers within this stream.
-    pub scalable: Option<Box<Scalable>>,
     /// When the newest frame began to arrive, and the one before it.
     pub frame_begins: [Option<Instant>; 2],
-    /// It may fall silent without being gone.
-    dtx: bool,
-    /// Bytes of each temporal layer.
-    pub temporal_rates: [RateMeter; TEMPORAL_LAYERS],
     /// Where its newest frame began; VP8 and Opus say that in each packet.
     pub bounds: FrameBounds,
     pub frames: u64,
+    pub ssrc: Option<Ssrc>,
+    /// The last of those that wait ends its frame, or needs no other.
+    pending_is_complete: bool,
+    /// It may fall silent without being gone.
+    dtx: bool,
+    /// Layers within this stream.
+    pub scalable: Option<Box<Scalable>>,
+    pub nack: NackList,
+    /// Bytes of each temporal layer.
+    pub temporal_rates: [RateMeter; TEMPORAL_LAYERS],
+
+    pub key_frames: KeyFramePolicy,
+    pub rtx_ssrc: Option<Ssrc>,
+    pub rid: Option<String>,
     pub key_frame_count: u64,
     pub max_bitrate_bps: Option<u32>,
     pub plis_sent: u64,

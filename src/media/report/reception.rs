@@ -40,34 +40,33 @@ pub struct Arrived {
     pub order: Order,
 }
 
-/// One received SSRC.
+/// One received SSRC. What each packet touches comes first, and together.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Reception {
-    started: bool,
-    /// First sequence number of the current run (extended).
-    base: u64,
-    /// Highest sequence number (extended).
-    highest: u64,
-    /// Where a stray must continue to be believed (RFC 3550's `bad_seq`).
-    stray_next: Option<u16>,
-    /// Packets were not looked at for a while: what is missing before the next one is not loss.
-    resumes: bool,
     /// Bit n: `highest - n` was seen. 512 packets: 2 s at 250 packets/s.
     seen: [u64; SEEN_WORDS],
-
+    /// Highest sequence number (extended).
+    highest: u64,
     received: u64,
-    expected_before_run: u64,
     bytes: u64,
-    repaired: u64,
-    duplicates: u64,
     rate: RateMeter,
     last_arrival: Option<Instant>,
-
     /// RFC 3550 appendix A.8, scaled by 16.
     jitter_16: u32,
     last_timestamp: u32,
     clock_rate: u32,
+    /// Where a stray must continue to be believed (RFC 3550's `bad_seq`).
+    stray_next: Option<u16>,
+    started: bool,
+    /// Packets were not looked at for a while: what is missing before the next one is not loss.
+    resumes: bool,
 
+    /// First sequence number of the current run (extended).
+    base: u64,
+    expected_before_run: u64,
+    repaired: u64,
+    duplicates: u64,
     reported_expected: u64,
     reported_received: u64,
     scored_expected: u64,
