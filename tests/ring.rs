@@ -157,6 +157,31 @@ fn a_train_is_split_where_its_sender_cut_it() {
 }
 
 #[test]
+fn the_longest_run_leaves_in_one_message_and_arrives_whole() {
+    let (mut sender, _) = open(RingConfig::default());
+    let (mut receiver, to) = open(RingConfig::default());
+    receiver.wait(Some(Duration::ZERO)).unwrap();
+    let largest = limits::RUN_BYTES / limits::DATAGRAM_BYTES;
+    let small = limits::RUN_BYTES / limits::RUN_SEGMENTS;
+    let most = limits::RUN_SEGMENTS;
+    let mut arrived = 0;
+    for (message, (count, bytes)) in (1..).zip([(largest, limits::DATAGRAM_BYTES), (most, small), (most, 40)]) {
+        let datagrams: Vec<Vec<u8>> = (0..count as u32).map(|n| numbered(n, bytes)).collect();
+        send_run(&mut sender, to, bytes, &datagrams);
+        sender.submit().unwrap();
+        arrived += count as u64;
+        let mut got = Vec::new();
+        receive_until(
+            &mut receiver,
+            |_, datagram| got.push(datagram.to_vec()),
+            |ring| ring.counters().datagrams_received >= arrived,
+        );
+        assert_eq!(got, datagrams);
+        assert_eq!((sender.counters().messages_sent, receiver.counters().messages_received), (message, message));
+    }
+}
+
+#[test]
 fn datagrams_can_be_changed_in_place() {
     let (mut ring, address) = open(RingConfig::default());
     plain_socket().send_to(b"sealed", address).unwrap();

@@ -21,7 +21,7 @@ fn program() -> PathBuf {
 fn free_place() -> Place {
     let tcp = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().local_addr().unwrap().port();
     let udp = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().local_addr().unwrap().port();
-    Place { core: sys::allowed_cores()[0], tcp_port: tcp, udp_first: udp, udp_last: udp }
+    Place { core: sys::allowed_cores()[0], tcp_port: tcp, udp_first: udp, udp_last: udp, socket_buffer_kib: 0 }
 }
 
 #[test]
