@@ -4,6 +4,7 @@
 //!   due layers --> runs (packets of one layer, mostly one frame)
 //!              --> by transport: whose copies of which runs
 //!              --> decide: each packet becomes an Outgoing, or a counted Discard
+//!              --> pack: which of them share a message
 //!              --> write: header, payload sealed from the history into the slot, back to back
 //!              --> one GSO message for each stretch of equal sizes
 //! ```
@@ -14,12 +15,11 @@
 //! ([`Shard::set_gather`]).
 //! Nothing here waits, allocates when warm, or changes a packet that others share.
 
-use std::cmp::Reverse;
 use std::time::Instant;
 
 use crate::discard::Discard;
 use crate::limits::{
-    DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, PAD_SCARCE_BYTES, PAD_SMALL_BYTES, RUN_BYTES, RUN_SEGMENTS, SMALL_BYTES,
+    DATAGRAM_BYTES, HEADER_BYTES, PAD_BYTES, PAD_SCARCE_BYTES, PAD_SMALL_BYTES, RUN_BYTES, RUN_SEGMENTS,
 };
 use crate::media::header::Departure;
 use crate::media::history::{History, Packet, PacketNumber};
@@ -28,6 +28,7 @@ use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
 use crate::shard::consumer::{Consumer, Verdict};
 use crate::shard::outbox::Outbox;
+use crate::shard::packing::{Packing, joined_size, pad_run};
 use crate::shard::producer::Producer;
 use crate::shard::room::Room;
 use crate::shard::table::{Key, Table};
@@ -48,6 +49,7 @@ pub struct Egress {
     pub numbers: Vec<PacketNumber>,
     transports: Vec<Key<Transport>>,
     pub outgoing: Vec<Outgoing>,
+    packing: Packing,
     /// When the first packet of each run of the last flush arrived; the worker takes the latency from it.
     pub departed: Vec<Instant>,
 }
@@ -67,17 +69,15 @@ pub struct Outgoing {
     pub consumer: Key<Consumer>,
     /// Index among the packets of this flush.
     pub packet: u32,
-    rewrite: Rewrite,
+    pub rewrite: Rewrite,
     /// Of the sealed datagram without padding.
-    size: u16,
+    pub size: u16,
     /// The size that it is padded to where that joins it to its neighbours.
     pub padded: u16,
-    /// The largest of its run from here on. Sorting by it joins what is equally large, and keeps each run in order.
-    rank: u16,
     /// Carries no payload: fills a hole in the numbering.
-    is_filler: bool,
+    pub is_filler: bool,
     /// Leaves again when it is lost, without being asked for.
-    is_awaited: bool,
+    pub is_awaited: bool,
 }
 
 impl Shard {
@@ -179,15 +179,11 @@ impl Shard {
                 for (run, consumer) in &due {
                     self.decide(egress.runs[*run as usize], *consumer, overhead, egress);
                 }
-                if due.len() > 1 {
-                    // Larger first, so that packets of different producers join one message. Within a run ranks
-                    // never rise and indices do: it stays in order, without the memory that a stable sort takes.
-                    egress.outgoing.sort_unstable_by_key(|outgoing| (Reverse(outgoing.rank), outgoing.packet));
-                }
                 let has_room = |transport: &Transport| transport.pacer.has_room(egress.outgoing.len());
                 if !self.transports.at(key).is_some_and(has_room) {
                     self.pace(now, key, egress, outbox);
                 }
+                egress.packing.pack(&mut egress.outgoing, !self.gather.is_zero());
                 self.write(now, key, &egress.outgoing, &egress.packets, outbox);
             }
             None => {
@@ -226,20 +222,11 @@ impl Shard {
                 continue;
             }
             largest = largest.max(size);
-            let (size, padded, rank) = (size as u16, size as u16, 0);
+            let (size, padded) = (size as u16, size as u16);
             let is_awaited = has_rtx && consumer.rewriter.is_late(&rewrite);
-            egress.outgoing.push(Outgoing {
-                consumer: key,
-                packet: at,
-                rewrite,
-                size,
-                padded,
-                rank,
-                is_filler,
-                is_awaited,
-            });
+            egress.outgoing.push(Outgoing { consumer: key, packet: at, rewrite, size, padded, is_filler, is_awaited });
         }
-        pad_and_rank(&mut egress.outgoing[start..], largest);
+        pad_run(&mut egress.outgoing[start..], largest);
         if consumer.selector.current() != flowing {
             self.changed.push(key);
             // Without the packets of the first key frame there is no picture at all.
@@ -372,34 +359,6 @@ impl Material<'_> {
     }
 }
 
-/// Pads what is almost as large as the `largest` packet of its run, and ranks the run.
-#[inline]
-fn pad_and_rank(run: &mut [Outgoing], largest: usize) {
-    let mut rank = 0;
-    for outgoing in run.iter_mut().rev() {
-        if largest - outgoing.size as usize <= PAD_BYTES {
-            outgoing.padded = largest as u16;
-        }
-        rank = rank.max(outgoing.padded);
-        outgoing.rank = rank;
-    }
-}
-
-/// The size that a packet gets in a message of datagrams of `segment` bytes: padded up to it where little is missing,
-/// its own where it is much smaller and ends the message. `None`: it is larger. Where CPU `is_scarce`, more padding is
-/// worth a message.
-#[inline]
-fn joined_size(outgoing: &Outgoing, segment: usize, is_scarce: bool) -> Option<usize> {
-    let len = outgoing.padded as usize;
-    let gap = segment.checked_sub(len)?;
-    let most = match (is_scarce, segment <= SMALL_BYTES) {
-        (true, _) => PAD_SCARCE_BYTES,
-        (false, true) => PAD_SMALL_BYTES,
-        (false, false) => PAD_BYTES,
-    };
-    Some(if gap <= most { segment } else { len })
-}
-
 /// Writes one packet padded to `target` bytes, and returns the length.
 #[inline]
 fn write_one(
@@ -458,48 +417,22 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SMALL_BYTES;
 
-    /// A run whose packets have these sizes, the first of them the packet of this index.
-    fn run(consumer: Key<Consumer>, first: u32, sizes: &[u16]) -> Vec<Outgoing> {
+    /// A packet of `size` bytes in a run whose largest has so many.
+    fn padded_for_run(size: u16, largest: u16) -> Outgoing {
         let rewrite = Rewrite { sequence: 0, timestamp: 0, picture: 0, tl0: 0, end: false };
-        let mut run: Vec<_> = (first..)
-            .zip(sizes)
-            .map(|(packet, size)| {
-                let (size, padded, rank) = (*size, *size, 0);
-                Outgoing { consumer, packet, rewrite, size, padded, rank, is_filler: false, is_awaited: false }
-            })
-            .collect();
-        pad_and_rank(&mut run, *sizes.iter().max().unwrap() as usize);
-        run
-    }
-
-    /// Sizes that leave, message by message.
-    fn messages(outgoing: &[Outgoing]) -> Vec<Vec<usize>> {
-        let mut messages: Vec<Vec<usize>> = Vec::new();
-        for next in outgoing {
-            if let Some(message) = messages.last_mut()
-                && message.iter().all(|size| *size == message[0])
-                && let Some(size) = joined_size(next, message[0], false)
-            {
-                message.push(size);
-            } else {
-                messages.push(vec![next.padded as usize]);
-            }
-        }
-        messages
-    }
-
-    fn sorted(runs: [Vec<Outgoing>; 2]) -> Vec<Outgoing> {
-        let mut outgoing = runs.concat();
-        outgoing.sort_unstable_by_key(|outgoing| (Reverse(outgoing.rank), outgoing.packet));
-        outgoing
+        let (consumer, packet, padded) = (Key::dangling(), 0, size);
+        let mut run = [Outgoing { consumer, packet, rewrite, size, padded, is_filler: false, is_awaited: false }];
+        pad_run(&mut run, largest.into());
+        run[0]
     }
 
     #[test]
     fn there_is_padding_for_a_packet_that_is_padded_for_its_run_and_again_for_its_message() {
         for largest in [100, SMALL_BYTES as u16 - PAD_BYTES as u16, 1200] {
             for size in largest - PAD_BYTES as u16..=largest {
-                let small = run(Key::dangling(), 0, &[size, largest])[0];
+                let small = padded_for_run(size, largest);
                 for segment in largest..=largest + 2 * PAD_SCARCE_BYTES as u16 {
                     for is_scarce in [false, true] {
                         let target = joined_size(&small, segment as usize, is_scarce).expect("it is not larger");
@@ -512,30 +445,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn frames_of_two_producers_join_at_equal_sizes_and_each_stays_in_order() {
-        let consumer = Key::dangling();
-        let one = run(consumer, 0, &[1190, 1200, 400, 1200, 300]);
-        let two = run(consumer, 5, &[1195, 1195, 350]);
-        let outgoing = sorted([one, two]);
-        for range in [0..5, 5..8] {
-            let order: Vec<_> = outgoing.iter().map(|next| next.packet).filter(|at| range.contains(at)).collect();
-            assert!(order.is_sorted(), "{order:?}");
-        }
-        let messages = messages(&outgoing);
-        assert_eq!(messages.iter().flatten().count(), 8);
-        // Each run ends with a shorter packet at least once, so fewer than these cannot be.
-        assert!(messages.len() <= 3, "{messages:?}");
-    }
-
-    #[test]
-    fn small_packets_are_padded_further_than_large_ones() {
-        let consumer = Key::dangling();
-        let [voices, videos] = [[150, 110], [1200, 1160]]
-            .map(|[large, small]| messages(&sorted([run(consumer, 0, &[large]), run(consumer, 1, &[small])])));
-        assert_eq!(voices, [[150, 150]]);
-        assert_eq!(videos, [[1200, 1160]]);
     }
 }

@@ -32,6 +32,7 @@ mod ingress;
 mod layers;
 pub mod outbox;
 mod pacing;
+mod packing;
 mod path;
 mod probator;
 mod producer;

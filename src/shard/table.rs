@@ -94,7 +94,13 @@ impl<T> Key<T> {
     /// Names no row.
     #[cfg(test)]
     pub fn dangling() -> Self {
-        Key { index: u32::MAX, generation: 0, of: PhantomData }
+        Key::dangling_at(u32::MAX)
+    }
+
+    /// Names no row, and differs from others.
+    #[cfg(test)]
+    pub fn dangling_at(index: u32) -> Self {
+        Key { index, generation: u32::MAX, of: PhantomData }
     }
 
     /// Position in the table: dense, reused after a removal.
