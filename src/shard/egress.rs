@@ -176,6 +176,8 @@ impl Shard {
         match overhead {
             Some(overhead) => {
                 egress.outgoing.clear();
+                // What one consumer gets of two layers, where it changes over, stands together and leaves in its order.
+                due.sort_unstable_by_key(|(run, consumer)| (*consumer, *run));
                 for (run, consumer) in &due {
                     self.decide(egress.runs[*run as usize], *consumer, overhead, egress);
                 }

@@ -123,6 +123,38 @@ fn temporal_layers_fall_and_rise_without_a_key_frame() {
 }
 
 #[test]
+fn where_both_sizes_leave_at_once_a_change_of_size_overtakes_nothing() {
+    for seed in 30..34 {
+        let mut call = Call::new(seed);
+        let viewer = call.join();
+        let senders: Vec<_> = (0..3).map(|_| call.join()).collect();
+        // The sizes of one frame arrive one after the other, and those of three senders between each other.
+        let uplink = Link { rate_bps: Some(20_000_000), ..call.default_link };
+        senders.iter().for_each(|sender| call.set_links(*sender, uplink, call.default_link));
+        call.run(SECOND);
+        // What is complete waits, so that the frame of one size and the key frame of the other leave together.
+        call.shard.set_gather(Duration::from_millis(5));
+        let watched: Vec<_> = (1..)
+            .zip(&senders)
+            .map(|(n, sender)| {
+                let camera = call.publish(*sender, Source::simulcast(SSRC * n, call.now));
+                call.watch(viewer, camera)
+            })
+            .collect();
+        for n in 0..20 {
+            watched.iter().for_each(|(consumer, _)| call.prefer(*consumer, n % 3, None));
+            call.run(SECOND / 2);
+        }
+        for (_, ssrc) in watched {
+            let viewer = call.viewer(viewer, ssrc);
+            assert!(viewer.packets() > 500);
+            viewer.assert_continuous();
+            assert_eq!(viewer.overtaken, 0);
+        }
+    }
+}
+
+#[test]
 fn who_waits_for_a_source_gets_the_key_frame_that_its_layer_begins_with() {
     let mut call = Call::new(25);
     let sender = call.join();

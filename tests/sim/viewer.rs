@@ -14,6 +14,8 @@ pub struct Viewer {
     /// By extended sequence number: everything that came, resent packets in their place.
     packets: BTreeMap<u64, Received>,
     pub duplicates: u64,
+    /// Packets that came behind a later one: whoever sees the gap asks for them.
+    pub overtaken: u64,
     pub padding: u64,
     is_video: bool,
 }
@@ -47,6 +49,7 @@ impl Viewer {
         if payload.is_empty() {
             self.padding += 1;
         }
+        self.overtaken += u64::from(self.packets.last_key_value().is_some_and(|(newest, _)| *newest > sequence));
         let received = Received { at, timestamp, marker, payload: payload.to_vec() };
         if self.packets.insert(sequence, received).is_some() {
             self.duplicates += 1;
