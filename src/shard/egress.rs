@@ -28,7 +28,7 @@ use crate::packet::seq::SeqNo;
 use crate::shard::Shard;
 use crate::shard::consumer::{Consumer, Verdict};
 use crate::shard::outbox::Outbox;
-use crate::shard::packing::{Packing, joined_size, pad_run};
+use crate::shard::packing::pad_run;
 use crate::shard::producer::Producer;
 use crate::shard::room::Room;
 use crate::shard::table::{Key, Table};
@@ -49,7 +49,6 @@ pub struct Egress {
     pub numbers: Vec<PacketNumber>,
     transports: Vec<Key<Transport>>,
     pub outgoing: Vec<Outgoing>,
-    packing: Packing,
     /// When the first packet of each run of the last flush arrived; the worker takes the latency from it.
     pub departed: Vec<Instant>,
 }
@@ -176,8 +175,6 @@ impl Shard {
         match overhead {
             Some(overhead) => {
                 egress.outgoing.clear();
-                // What one consumer gets of two layers, where it changes over, stands together and leaves in its order.
-                due.sort_unstable_by_key(|(run, consumer)| (*consumer, *run));
                 for (run, consumer) in &due {
                     self.decide(egress.runs[*run as usize], *consumer, overhead, egress);
                 }
@@ -185,8 +182,7 @@ impl Shard {
                 if !self.transports.at(key).is_some_and(has_room) {
                     self.pace(now, key, egress, outbox);
                 }
-                egress.packing.pack(&mut egress.outgoing, !self.gather.is_zero());
-                self.write(now, key, &egress.outgoing, &egress.packets, outbox);
+                self.write(now, key, &mut egress.outgoing, &egress.packets, outbox);
             }
             None => {
                 let packets = due.iter().map(|(run, _)| u64::from(egress.runs[*run as usize].len())).sum();
@@ -241,16 +237,16 @@ impl Shard {
         &mut self,
         now: Instant,
         key: Key<Transport>,
-        outgoing: &[Outgoing],
+        outgoing: &mut Vec<Outgoing>,
         packets: &[Packet],
         outbox: &mut impl Outbox,
     ) {
+        self.packing.pack(outgoing, !self.gather.is_zero());
         let abs_send_time = self.clock.abs_send_time(now);
-        let is_scarce = !self.gather.is_zero();
         let Some(transport) = self.transports.at_mut(key) else { return };
         let (true, Some(destination)) = (transport.keys.is_some(), transport.destination) else { return };
         let (consumers, history) = (&self.consumers, &self.history);
-        let material = Material { now, abs_send_time, is_scarce, packets, consumers, history };
+        let material = Material { now, abs_send_time, packets, consumers, history };
         let (mut sent, mut bytes) = (0, 0);
         while let Some(first) = outgoing.get(sent) {
             let Some(slot) = outbox.reserve(destination, RUN_BYTES) else {
@@ -317,7 +313,6 @@ impl Egress {
 struct Material<'a> {
     now: Instant,
     abs_send_time: u32,
-    is_scarce: bool,
     packets: &'a [Packet],
     consumers: &'a Table<Consumer>,
     history: &'a History,
@@ -332,8 +327,8 @@ impl Material<'_> {
         let segment = first.padded as usize;
         let (mut count, mut at) = (0, 0);
         for next in outgoing.iter().take(RUN_SEGMENTS) {
-            let Some(target) = joined_size(next, segment, self.is_scarce) else { break };
-            if at + target.max(next.size as usize + HEADER_BYTES) > RUN_BYTES {
+            let target = next.padded as usize;
+            if target > segment || at + target.max(next.size as usize + HEADER_BYTES) > RUN_BYTES {
                 break;
             }
             let consumer = self.consumers.at(next.consumer).expect("nobody goes between deciding and writing");
@@ -420,6 +415,7 @@ impl Run {
 mod tests {
     use super::*;
     use crate::limits::SMALL_BYTES;
+    use crate::shard::packing::Packing;
 
     /// A packet of `size` bytes in a run whose largest has so many.
     fn padded_for_run(size: u16, largest: u16) -> Outgoing {
@@ -437,12 +433,15 @@ mod tests {
                 let small = padded_for_run(size, largest);
                 for segment in largest..=largest + 2 * PAD_SCARCE_BYTES as u16 {
                     for is_scarce in [false, true] {
-                        let target = joined_size(&small, segment as usize, is_scarce).expect("it is not larger");
-                        assert!(target == small.padded as usize || target == segment as usize);
+                        let (consumer, packet, size) = (Key::dangling_at(1), 1, segment);
+                        let mut outgoing = vec![small, Outgoing { consumer, packet, size, padded: size, ..small }];
+                        Packing::default().pack(&mut outgoing, is_scarce);
+                        let packed = outgoing.iter().find(|next| next.packet == small.packet).expect("it leaves");
+                        assert!(packed.padded == small.padded || packed.padded == segment);
                         // One more where it only fills a hole.
-                        let len = target - size as usize + 1;
+                        let len = usize::from(packed.padded - packed.size) + 1;
                         let mut zeros = [0; PADDING_BYTES];
-                        assert_eq!(pad(&mut zeros, len).last(), Some(&(len as u8)), "{size} in a message of {segment}");
+                        assert_eq!(pad(&mut zeros, len).last(), Some(&(len as u8)), "{} of {segment}", packed.size);
                     }
                 }
             }

@@ -71,6 +71,7 @@ use demux::Demux;
 use egress::Egress;
 use outbox::Outbox;
 use pacing::Pacing;
+use packing::Packing;
 use producer::Producer;
 use resend::Wanted;
 use room::Room;
@@ -119,6 +120,7 @@ pub struct Shard {
     demux: Demux,
     history: History,
     egress: Egress,
+    packing: Packing,
     gather: Duration,
     staged: Staged,
     timers: Timers<Transport>,
@@ -202,6 +204,7 @@ impl Shard {
             demux: Demux::default(),
             history: History::new(config.history_bytes),
             egress: Egress::default(),
+            packing: Packing::default(),
             gather: Duration::ZERO,
             staged: Staged::new(),
             timers: Timers::new(),

@@ -132,7 +132,7 @@ impl Shard {
                 None => self.discards.count(Discard::Overwritten),
             }
         }
-        self.write(now, key, &outgoing, &packets, outbox);
+        self.write(now, key, &mut outgoing, &packets, outbox);
         outgoing.clear();
         packets.clear();
         (self.pacing.outgoing, self.pacing.packets) = (outgoing, packets);

@@ -21,12 +21,14 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// Orders what leaves for one receiver so that few messages carry it, and pads each of a message to its largest. Packets
-    /// of one stream stand together. Where CPU `is_scarce`, more padding is worth a message.
+    /// Orders what leaves for one receiver so that few messages carry it, and pads each of a message to its largest. A stream's
+    /// packets keep the order of their indices, also of two layers where it changes over. Where CPU `is_scarce`, more padding is worth a message.
     pub fn pack(&mut self, outgoing: &mut Vec<Outgoing>, is_scarce: bool) {
+        // Most of what leaves is one frame of one stream.
         if outgoing.iter().all(|next| next.padded == outgoing[0].padded) {
             return;
         }
+        outgoing.sort_unstable_by_key(|next| (next.consumer, next.packet));
         self.queues.clear();
         let mut at = 0;
         for stream in outgoing.chunk_by(|one, next| one.consumer == next.consumer) {
@@ -44,9 +46,9 @@ impl Packing {
     fn pack_one(&mut self, outgoing: &[Outgoing], is_scarce: bool) {
         let queue = |(from, to): &(u32, u32)| &outgoing[*from as usize..*to as usize];
         let segment = self.queues.iter().map(|left| reach(queue(left), is_scarce)).max().unwrap_or(0);
-        let packed = &mut self.packed;
+        let (packed, most) = (&mut self.packed, most_padding(segment, is_scarce));
         self.queues.retain_mut(|left| {
-            let joins = |next: &&Outgoing| joined_size(next, segment as usize, is_scarce) == Some(segment as usize);
+            let joins = |next: &&Outgoing| segment.checked_sub(next.padded).is_some_and(|gap| gap <= most);
             let before = packed.len();
             packed.extend(queue(left).iter().take_while(joins).map(|next| Outgoing { padded: segment, ..*next }));
             left.0 += (packed.len() - before) as u32;
@@ -56,9 +58,9 @@ impl Packing {
         let smaller = self.queues.iter_mut().filter(|left| first(left) < segment);
         if let Some(last) = smaller.max_by_key(|left| first(left)) {
             packed.push(outgoing[last.0 as usize]);
+            // A queue that this empties goes with the next message.
             last.0 += 1;
         }
-        self.queues.retain(|left| left.0 < left.1);
     }
 }
 
@@ -69,7 +71,7 @@ fn reach(queue: &[Outgoing], is_scarce: bool) -> u16 {
     for next in queue.iter().take(AHEAD) {
         let largest = next.padded.max(reached);
         least = least.min(next.padded);
-        if usize::from(largest - least) > most_padding(usize::from(largest), is_scarce) {
+        if largest - least > most_padding(largest, is_scarce) {
             break;
         }
         reached = largest;
@@ -87,22 +89,15 @@ pub fn pad_run(run: &mut [Outgoing], largest: usize) {
     }
 }
 
-/// The size that a packet gets in a message of datagrams of `segment` bytes: padded up to it where little is missing,
-/// its own where it is much smaller and ends the message. `None`: it is larger.
+/// How much may be added to a packet so that it joins a message of datagrams of `segment` bytes.
 #[inline]
-pub fn joined_size(outgoing: &Outgoing, segment: usize, is_scarce: bool) -> Option<usize> {
-    let len = outgoing.padded as usize;
-    let gap = segment.checked_sub(len)?;
-    Some(if gap <= most_padding(segment, is_scarce) { segment } else { len })
-}
-
-#[inline]
-fn most_padding(segment: usize, is_scarce: bool) -> usize {
-    match (is_scarce, segment <= SMALL_BYTES) {
+fn most_padding(segment: u16, is_scarce: bool) -> u16 {
+    let most = match (is_scarce, usize::from(segment) <= SMALL_BYTES) {
         (true, _) => PAD_SCARCE_BYTES,
         (false, true) => PAD_SMALL_BYTES,
         (false, false) => PAD_BYTES,
-    }
+    };
+    most as u16
 }
 
 #[cfg(test)]
@@ -127,23 +122,21 @@ mod tests {
     }
 
     /// Sizes that leave, message by message.
-    fn messages(outgoing: &[Outgoing], is_scarce: bool) -> Vec<Vec<usize>> {
-        let mut messages: Vec<Vec<usize>> = Vec::new();
+    fn messages(outgoing: &[Outgoing]) -> Vec<Vec<u16>> {
+        let mut messages: Vec<Vec<u16>> = Vec::new();
         for next in outgoing {
-            if let Some(message) = messages.last_mut()
-                && message.iter().all(|size| *size == message[0])
-                && let Some(size) = joined_size(next, message[0], is_scarce)
-            {
-                message.push(size);
-            } else {
-                messages.push(vec![next.padded as usize]);
+            match messages.last_mut() {
+                Some(message) if message.iter().all(|size| *size == message[0]) && next.padded <= message[0] => {
+                    message.push(next.padded)
+                }
+                _ => messages.push(vec![next.padded]),
             }
         }
         messages
     }
 
     /// The same once packed: everything leaves, each stream in its order, and no packet is padded by more than it may be.
-    fn packed(streams: &[&[u16]], is_scarce: bool) -> Vec<Vec<usize>> {
+    fn packed(streams: &[&[u16]], is_scarce: bool) -> Vec<Vec<u16>> {
         let mut outgoing = leaving(streams);
         Packing::default().pack(&mut outgoing, is_scarce);
         for (hundred, sizes) in (0..).step_by(100).zip(streams) {
@@ -151,11 +144,11 @@ mod tests {
             assert!(stream.clone().map(|next| next.packet).eq((hundred..).take(sizes.len())), "{hundred}");
             assert!(stream.map(|next| next.size).eq(sizes.iter().copied()));
         }
-        let most = PAD_BYTES + most_padding(if is_scarce { usize::MAX } else { 0 }, is_scarce);
+        let most = PAD_BYTES as u16 + most_padding(if is_scarce { u16::MAX } else { 0 }, is_scarce);
         for next in &outgoing {
-            assert!((0..=most).contains(&usize::from(next.padded - next.size)), "{} as {}", next.size, next.padded);
+            assert!((0..=most).contains(&(next.padded - next.size)), "{} as {}", next.size, next.padded);
         }
-        messages(&outgoing, is_scarce)
+        messages(&outgoing)
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub struct Ring {
     submit_batch: usize,
     /// Sends that the kernel has not been told of.
     unsubmitted: usize,
-    /// When what has arrived was last taken into the receive slots.
-    took_at: Instant,
+    /// Since when the kernel has been handed sends without what arrived being taken into the receive slots.
+    handing_since: Option<Instant>,
     /// The kernel takes requests from the thread that opened the ring only (`SINGLE_ISSUER`).
     not_send: PhantomData<*const ()>,
 }
@@ -147,7 +147,7 @@ impl Ring {
             counters: Counters::default(),
             submit_batch: config.submit_batch.max(1),
             unsubmitted: 0,
-            took_at: Instant::now(),
+            handing_since: None,
             not_send: PhantomData,
         })
     }
@@ -227,7 +227,7 @@ impl Ring {
             // SAFETY: no argument is passed, and the flags are those of a plain wait.
             None => unsafe { submitter.enter::<libc::sigset_t>(queued, want, EnterFlags::GETEVENTS.bits(), None) },
         };
-        (self.unsubmitted, self.took_at) = (0, Instant::now());
+        (self.unsubmitted, self.handing_since) = (0, None);
         tolerate(result)
     }
 
@@ -236,14 +236,12 @@ impl Ring {
     fn hand_over(&mut self) -> Result<(), RingError> {
         let queued = self.uring.submission().len() as u32;
         let now = Instant::now();
-        let is_long = now.saturating_duration_since(self.took_at) >= limits::RECEIVE_EVERY;
-        let flags = match is_long {
-            true => {
-                self.took_at = now;
-                EnterFlags::GETEVENTS
-            }
-            false => EnterFlags::empty(),
-        };
+        let since = self.handing_since.get_or_insert(now);
+        let is_long = now.saturating_duration_since(*since) >= limits::RECEIVE_EVERY;
+        let flags = if is_long { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        if is_long {
+            *since = now;
+        }
         // SAFETY: no argument is passed.
         let result = unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, flags.bits(), None) };
         self.unsubmitted = 0;
